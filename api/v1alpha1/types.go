@@ -1,0 +1,320 @@
+// Package v1alpha1 holds the windrose.dev kinds that users write.
+//
+// +kubebuilder:object:generate=true
+// +groupName=windrose.dev
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// GroupVersion of the kinds in this package.
+const GroupVersion = "windrose.dev/v1alpha1"
+
+// Workload is what stands behind a Service on one machine: a process that
+// windrose starts and supervises, or an address where something already
+// listens. A Service selects workloads by their labels, as it selects pods.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+type Workload struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   WorkloadSpec   `json:"spec"`
+	Status WorkloadStatus `json:"status,omitzero"`
+}
+
+// WorkloadSpec is what the user wants.
+//
+// +kubebuilder:validation:XValidation:message="a workload needs an address or a command",rule="has(self.address) || has(self.command)"
+type WorkloadSpec struct {
+	// Address is the IP address at which the workload listens. It defaults to
+	// 127.0.0.1 for a workload with a command.
+	//
+	// +optional
+	Address string `json:"address,omitempty"`
+
+	// Command is the program and its arguments. It is not given to a shell.
+	// windrose starts it, restarts it with backoff when it ends, and stops it
+	// with SIGTERM.
+	//
+	// +optional
+	// +kubebuilder:validation:MinItems=1
+	Command []string `json:"command,omitempty"`
+
+	// Env is added to the environment of the command.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	Env []EnvVar `json:"env,omitempty"`
+
+	// WorkingDirectory of the command. A relative path starts at the folder of
+	// the manifest.
+	//
+	// +optional
+	WorkingDirectory string `json:"workingDirectory,omitempty"`
+
+	// Ports are the ports at which the workload listens. A Service's targetPort
+	// may name one.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	Ports []WorkloadPort `json:"ports,omitempty"`
+
+	// Readiness says how windrose finds out whether the workload can take
+	// requests. Without it a command is ready when its first port accepts a TCP
+	// connection, and an address is always ready.
+	//
+	// +optional
+	Readiness *Probe `json:"readiness,omitempty"`
+
+	// StopTimeoutSeconds is how long the command may take to end after SIGTERM
+	// before it is killed.
+	//
+	// +optional
+	// +kubebuilder:default=10
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=3600
+	StopTimeoutSeconds *int32 `json:"stopTimeoutSeconds,omitempty"`
+}
+
+// EnvVar is one variable of a command's environment.
+type EnvVar struct {
+	// +kubebuilder:validation:MinLength=1
+	Name string `json:"name"`
+	// +optional
+	Value string `json:"value,omitempty"`
+}
+
+// WorkloadPort is a named port.
+type WorkloadPort struct {
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Name string `json:"name"`
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	Port int32 `json:"port"`
+}
+
+// Probe asks a workload whether it is ready.
+//
+// +kubebuilder:validation:XValidation:message="a probe is either http or tcp",rule="has(self.http) != has(self.tcp)"
+type Probe struct {
+	// HTTP is ready when GET answers with a status from 200 to 399.
+	//
+	// +optional
+	HTTP *HTTPProbe `json:"http,omitempty"`
+	// TCP is ready when a connection is accepted.
+	//
+	// +optional
+	TCP *TCPProbe `json:"tcp,omitempty"`
+
+	// +optional
+	// +kubebuilder:default=2
+	// +kubebuilder:validation:Minimum=1
+	PeriodSeconds int32 `json:"periodSeconds,omitempty"`
+	// +optional
+	// +kubebuilder:default=1
+	// +kubebuilder:validation:Minimum=1
+	TimeoutSeconds int32 `json:"timeoutSeconds,omitempty"`
+	// FailureThreshold is how many failures in a row make a ready workload
+	// unready.
+	//
+	// +optional
+	// +kubebuilder:default=3
+	// +kubebuilder:validation:Minimum=1
+	FailureThreshold int32 `json:"failureThreshold,omitempty"`
+}
+
+// HTTPProbe is a GET request.
+type HTTPProbe struct {
+	// +kubebuilder:default="/"
+	// +optional
+	Path string `json:"path,omitempty"`
+	// Port is a number, or the name of one of the workload's ports.
+	//
+	// +kubebuilder:validation:MinLength=1
+	Port string `json:"port"`
+}
+
+// TCPProbe is a TCP connection.
+type TCPProbe struct {
+	// Port is a number, or the name of one of the workload's ports.
+	//
+	// +kubebuilder:validation:MinLength=1
+	Port string `json:"port"`
+}
+
+// WorkloadStatus is what windrose knows about a workload.
+type WorkloadStatus struct {
+	// Conditions: Ready, with the reasons Running, Starting, ProbeFailed,
+	// BackOff, Stopped, StartFailed.
+	//
+	// +optional
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+	// Address at which the workload is reached.
+	//
+	// +optional
+	Address string `json:"address,omitempty"`
+	// PID of the process, for a workload with a command.
+	//
+	// +optional
+	PID int32 `json:"pid,omitempty"`
+	// Restarts since windrose started it first.
+	//
+	// +optional
+	Restarts int32 `json:"restarts,omitempty"`
+}
+
+// WorkloadList is a list of Workload.
+//
+// +kubebuilder:object:root=true
+type WorkloadList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []Workload `json:"items"`
+}
+
+// GatewayParameters are limits and habits of the gateways of a GatewayClass,
+// which names them in spec.parametersRef.
+//
+// +kubebuilder:object:root=true
+type GatewayParameters struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec GatewayParametersSpec `json:"spec"`
+}
+
+// GatewayParametersSpec has a documented default for each field.
+type GatewayParametersSpec struct {
+	// +optional
+	AccessLog *AccessLog `json:"accessLog,omitempty"`
+	// FaultDetail says how much of the reason for an answer that windrose made
+	// itself goes to the client. The access log always has all of it.
+	//
+	// +optional
+	// +kubebuilder:default=Full
+	// +kubebuilder:validation:Enum=Full;Brief
+	FaultDetail string `json:"faultDetail,omitempty"`
+	// TrustedProxies are the networks whose X-Forwarded-* headers are kept. The
+	// headers of everybody else are replaced.
+	//
+	// +optional
+	// +listType=set
+	TrustedProxies []string `json:"trustedProxies,omitempty"`
+	// +optional
+	Limits *Limits `json:"limits,omitempty"`
+	// +optional
+	Timeouts *Timeouts `json:"timeouts,omitempty"`
+}
+
+// AccessLog says which requests are logged.
+type AccessLog struct {
+	// +kubebuilder:default=On
+	// +kubebuilder:validation:Enum=On;Sampled;Off
+	// +optional
+	Mode string `json:"mode,omitempty"`
+	// Every logs one request in so many, for mode Sampled. Faults are always
+	// logged.
+	//
+	// +kubebuilder:default=100
+	// +kubebuilder:validation:Minimum=1
+	// +optional
+	Every int32 `json:"every,omitempty"`
+}
+
+// Limits of a gateway.
+type Limits struct {
+	// HeaderBytes of a request: request line and headers together. Default 65536.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=1024
+	// +kubebuilder:validation:Maximum=1048576
+	HeaderBytes int32 `json:"headerBytes,omitempty"`
+	// URIBytes of a request target. Default 16384.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=256
+	// +kubebuilder:validation:Maximum=1048576
+	URIBytes int32 `json:"uriBytes,omitempty"`
+	// Headers is the number of header fields. Default 128.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=16
+	// +kubebuilder:validation:Maximum=4096
+	Headers int32 `json:"headers,omitempty"`
+	// Connections from clients. Default 100000.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	Connections int32 `json:"connections,omitempty"`
+	// BufferedBytes held for one connection in one direction. Default 131072.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=65536
+	// +kubebuilder:validation:Maximum=67108864
+	BufferedBytes int32 `json:"bufferedBytes,omitempty"`
+	// Pending requests in flight to one endpoint. Default 10000.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	Pending int32 `json:"pending,omitempty"`
+	// UpstreamIdle connections kept for reuse to one endpoint by one event loop.
+	// Default 256.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	UpstreamIdle *int32 `json:"upstreamIdle,omitempty"`
+}
+
+// Timeouts of a gateway.
+type Timeouts struct {
+	// Header is from the first byte of a request to the end of its headers.
+	// Default 10s.
+	//
+	// +optional
+	Header *metav1.Duration `json:"header,omitempty"`
+	// Idle is how long a client's connection is kept between requests. Default 75s.
+	//
+	// +optional
+	Idle *metav1.Duration `json:"idle,omitempty"`
+	// Body is the longest silence inside a message. Default 60s.
+	//
+	// +optional
+	Body *metav1.Duration `json:"body,omitempty"`
+	// Tunnel is the longest silence of an upgraded connection. Default 1h.
+	//
+	// +optional
+	Tunnel *metav1.Duration `json:"tunnel,omitempty"`
+	// Handshake of TLS. Default 10s.
+	//
+	// +optional
+	Handshake *metav1.Duration `json:"handshake,omitempty"`
+	// Drain is how long requests in flight may take when a listener or windrose
+	// goes away. Default 30s.
+	//
+	// +optional
+	Drain *metav1.Duration `json:"drain,omitempty"`
+	// Connect to an endpoint. Default 5s.
+	//
+	// +optional
+	Connect *metav1.Duration `json:"connect,omitempty"`
+	// UpstreamIdle is how long an unused connection to an endpoint is kept.
+	// Default 30s.
+	//
+	// +optional
+	UpstreamIdle *metav1.Duration `json:"upstreamIdle,omitempty"`
+}
+
+// GatewayParametersList is a list of GatewayParameters.
+//
+// +kubebuilder:object:root=true
+type GatewayParametersList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []GatewayParameters `json:"items"`
+}

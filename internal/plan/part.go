@@ -1,0 +1,288 @@
+package plan
+
+import (
+	"net/netip"
+	"time"
+)
+
+// The parts of a plan are what crosses the plan stream: plain data, one part
+// for each thing a user wrote (a listener, a route, a service, a certificate).
+// Children point at parents by key, so that one changed object is one small
+// message. Builder compiles parts into a Plan.
+//
+// A part is immutable once it was handed to a Builder or a feed: whoever
+// changes something makes a new one.
+
+// Kind says what a Part holds.
+type Kind string
+
+// The kinds of parts.
+const (
+	KindSettings    Kind = "settings"
+	KindSocket      Kind = "socket"
+	KindListener    Kind = "listener"
+	KindRoute       Kind = "route"
+	KindService     Kind = "service"
+	KindCertificate Kind = "certificate"
+)
+
+// Key names a part for its whole life. Name is unique within Kind.
+type Key struct {
+	Kind Kind   `json:"kind"`
+	Name string `json:"name"`
+}
+
+func (k Key) String() string { return string(k.Kind) + "/" + k.Name }
+
+// Part is one of the pointers below, chosen by Key.Kind; the others are nil.
+type Part struct {
+	Key         Key          `json:"key"`
+	Settings    *Settings    `json:"settings,omitempty"`
+	Socket      *Socket      `json:"socket,omitempty"`
+	Listener    *Listener    `json:"listener,omitempty"`
+	Route       *Route       `json:"route,omitempty"`
+	Service     *Service     `json:"service,omitempty"`
+	Certificate *Certificate `json:"certificate,omitempty"`
+}
+
+// Settings are the limits and habits of one data plane. There is one, named
+// "default"; a zero field means the default that DefaultSettings gives.
+type Settings struct {
+	AccessLog AccessLog `json:"accessLog"`
+	// FaultDetail says how much of a fault's sentence the client sees.
+	FaultDetail FaultDetail `json:"faultDetail,omitempty"`
+	// TrustedProxies are the peers whose X-Forwarded-* headers are kept.
+	TrustedProxies []netip.Prefix `json:"trustedProxies,omitempty"`
+
+	MaxHeaderBytes   int           `json:"maxHeaderBytes,omitempty"`   // request line and headers together
+	MaxURIBytes      int           `json:"maxURIBytes,omitempty"`      // request target
+	MaxHeaders       int           `json:"maxHeaders,omitempty"`       // number of fields
+	MaxConnections   int           `json:"maxConnections,omitempty"`   // downstream, whole process
+	MaxBufferedBytes int           `json:"maxBufferedBytes,omitempty"` // per connection and direction
+	HeaderTimeout    time.Duration `json:"headerTimeout,omitempty"`    // first byte of a request to end of its headers
+	IdleTimeout      time.Duration `json:"idleTimeout,omitempty"`      // downstream keep-alive
+	BodyTimeout      time.Duration `json:"bodyTimeout,omitempty"`      // longest silence inside a message
+	TunnelTimeout    time.Duration `json:"tunnelTimeout,omitempty"`    // longest silence of an upgraded connection
+	HandshakeTimeout time.Duration `json:"handshakeTimeout,omitempty"` // TLS
+	DrainTimeout     time.Duration `json:"drainTimeout,omitempty"`     // what is in flight when a listener or the process ends
+	ConnectTimeout   time.Duration `json:"connectTimeout,omitempty"`   // upstream TCP and TLS
+	UpstreamIdle     time.Duration `json:"upstreamIdle,omitempty"`     // pooled upstream connection
+	MaxUpstreamIdle  int           `json:"maxUpstreamIdle,omitempty"`  // pooled connections per endpoint and loop
+	MaxPending       int           `json:"maxPending,omitempty"`       // requests in flight per endpoint, whole process
+}
+
+// LogMode says which requests are written to the access log.
+type LogMode string
+
+// The access log's modes.
+const (
+	LogOn      LogMode = "on"
+	LogSampled LogMode = "sampled" // one in Every, and all that windrose answered with a fault
+	LogOff     LogMode = "off"
+)
+
+// AccessLog configures the access log.
+type AccessLog struct {
+	Mode  LogMode `json:"mode,omitempty"`
+	Every int     `json:"every,omitempty"` // for LogSampled: one in Every requests
+}
+
+// FaultDetail says how much of a fault's sentence the client sees. The access
+// log always has all of it.
+type FaultDetail string
+
+// The levels of detail.
+const (
+	DetailFull  FaultDetail = "full"  // flag, sentence with object names, request id
+	DetailBrief FaultDetail = "brief" // flag and request id
+)
+
+// Protocol of a listener or of what a service speaks.
+type Protocol string
+
+// The protocols known to the data plane.
+const (
+	HTTP  Protocol = "http"  // HTTP/1.1 in cleartext
+	HTTPS Protocol = "https" // TLS, then HTTP/1.1
+)
+
+// Socket is one bound address. Its key's name is "tcp/ADDR:PORT".
+type Socket struct {
+	Addr netip.AddrPort `json:"addr"`
+}
+
+// SocketName is the name of the key of the TCP socket at addr.
+func SocketName(addr netip.AddrPort) string { return "tcp/" + addr.String() }
+
+// Listener is one listener of a Gateway, a ListenerSet or an Ingress class.
+// Its key's name is "KIND/NAMESPACE/NAME/LISTENER".
+type Listener struct {
+	Sockets  []string `json:"sockets"` // names of Socket keys
+	Protocol Protocol `json:"protocol"`
+	// Hostname is "" for all, an exact name, or "*.suffix"; lower case.
+	Hostname string `json:"hostname,omitempty"`
+	// Certificates are the names of Certificate keys, in the order written.
+	Certificates []string `json:"certificates,omitempty"`
+}
+
+// Route is one HTTPRoute, GRPCRoute or Ingress as far as it is accepted. Its
+// key's name is "KIND/NAMESPACE/NAME".
+type Route struct {
+	// Created and the key's name decide between equal matches: the older wins,
+	// then the alphabetically first (Gateway API, HTTPRouteRule.matches).
+	Created int64        `json:"created"` // Unix seconds
+	Attach  []Attachment `json:"attach"`
+	Rules   []Rule       `json:"rules"`
+}
+
+// Attachment hangs a route on a listener under one hostname.
+type Attachment struct {
+	Listener string `json:"listener"` // name of a Listener key
+	// Host is the intersection of the route's and the listener's hostname: ""
+	// for all, an exact name, or "*.suffix"; lower case.
+	Host string `json:"host,omitempty"`
+	// Original is the hostname as the route wrote it ("" if it wrote none). It
+	// decides between routes whose Host is the same.
+	Original string `json:"original,omitempty"`
+}
+
+// Rule says which requests it takes and what becomes of them.
+type Rule struct {
+	Name string `json:"name,omitempty"` // as the user named it; may be empty
+	// Matches are alternatives; translation never leaves it empty.
+	Matches  []Match   `json:"matches"`
+	Filters  []Filter  `json:"filters,omitempty"`
+	Backends []Backend `json:"backends,omitempty"`
+	Timeouts Timeouts  `json:"timeouts,omitzero"`
+	// Broken, when set, makes every request of the rule a fault: the rule stays
+	// where it is so that its requests do not fall through to another.
+	Broken *Broken `json:"broken,omitempty"`
+}
+
+// Broken says why a rule or a backend cannot serve.
+type Broken struct {
+	Status int    `json:"status"` // 500 for what the author must mend, 503 for what may pass
+	Reason string `json:"reason"` // a sentence that names the object
+}
+
+// Timeouts of a rule; zero is none.
+type Timeouts struct {
+	Request time.Duration `json:"request,omitempty"` // HTTPRoute timeouts.request
+	Backend time.Duration `json:"backend,omitempty"` // HTTPRoute timeouts.backendRequest
+}
+
+// PathType says how a path is compared.
+type PathType string
+
+// The path types. Prefix compares whole segments. An Ingress path of type
+// ImplementationSpecific is a prefix.
+const (
+	PathExact  PathType = "exact"
+	PathPrefix PathType = "prefix"
+	PathRegex  PathType = "regex" // RE2, anchored at both ends
+)
+
+// Match is one alternative of a rule: every field given must fit.
+type Match struct {
+	PathType PathType    `json:"pathType"` // never empty
+	Path     string      `json:"path"`     // never empty; "/" prefix for all
+	Method   string      `json:"method,omitempty"`
+	Headers  []NameMatch `json:"headers,omitempty"` // names lower case, no name twice
+	Query    []NameMatch `json:"query,omitempty"`   // no name twice
+}
+
+// NameMatch compares the value of a header or a query parameter.
+type NameMatch struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+	Regex bool   `json:"regex,omitempty"` // RE2, anchored at both ends
+}
+
+// Filter is one step done to a request; exactly one field is set.
+type Filter struct {
+	RequestHeaders  *HeaderEdit `json:"requestHeaders,omitempty"`
+	ResponseHeaders *HeaderEdit `json:"responseHeaders,omitempty"`
+	Redirect        *Redirect   `json:"redirect,omitempty"`
+	Rewrite         *Rewrite    `json:"rewrite,omitempty"`
+}
+
+// HeaderEdit changes headers: Set, then Add, then Remove. Names keep the
+// user's case in Set and Add and compare without case.
+type HeaderEdit struct {
+	Set    []Header `json:"set,omitempty"`
+	Add    []Header `json:"add,omitempty"`
+	Remove []string `json:"remove,omitempty"` // lower case
+}
+
+// Header is a header field.
+type Header struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// PathEdit replaces a path. At most one field is set.
+type PathEdit struct {
+	Full *string `json:"full,omitempty"`
+	// Prefix replaces the prefix that matched (the path of the match).
+	Prefix *string `json:"prefix,omitempty"`
+}
+
+// Redirect answers with a Location.
+type Redirect struct {
+	Scheme string    `json:"scheme,omitempty"`
+	Host   string    `json:"host,omitempty"`
+	Port   uint16    `json:"port,omitempty"`
+	Path   *PathEdit `json:"path,omitempty"`
+	Status int       `json:"status"` // 301, 302, 303, 307, 308
+}
+
+// Rewrite changes what is forwarded.
+type Rewrite struct {
+	Host string    `json:"host,omitempty"`
+	Path *PathEdit `json:"path,omitempty"`
+}
+
+// Backend is where a share of a rule's requests goes.
+type Backend struct {
+	Service string   `json:"service,omitempty"` // name of a Service key
+	Weight  int32    `json:"weight"`            // 0 takes nothing
+	Filters []Filter `json:"filters,omitempty"` // header edits and rewrites
+	Broken  *Broken  `json:"broken,omitempty"`  // its share of the requests becomes this fault
+}
+
+// Balance says how an endpoint is picked.
+type Balance string
+
+// The balancing methods.
+const (
+	LeastRequest Balance = "least-request" // two random choices, weighed by EWMA latency and requests in flight
+	RoundRobin   Balance = "round-robin"
+)
+
+// Service is one port of a Service. Its key's name is "NAMESPACE/NAME:PORT".
+type Service struct {
+	Protocol  Protocol   `json:"protocol"`
+	Balance   Balance    `json:"balance,omitempty"` // empty: LeastRequest
+	Endpoints []Endpoint `json:"endpoints,omitempty"`
+	// Hostname is set for an ExternalName: the data plane resolves it, and its
+	// addresses are the endpoints. Port goes with it.
+	Hostname string `json:"hostname,omitempty"`
+	Port     uint16 `json:"port,omitempty"`
+}
+
+// Endpoint is one address of a service.
+type Endpoint struct {
+	Addr netip.AddrPort `json:"addr"`
+	Name string         `json:"name,omitempty"` // of the workload or pod
+}
+
+// Certificate is a chain with its key. Its key's name is "NAMESPACE/SECRET",
+// or "placeholder/LISTENER" where a Secret is missing.
+type Certificate struct {
+	Chain []byte `json:"chain"` // PEM
+	Key   []byte `json:"key"`   // PEM; never logged
+	// Names are the leaf's DNS names, lower case, so that choosing by SNI needs
+	// no parsing.
+	Names []string `json:"names"`
+	RSA   bool     `json:"rsa,omitempty"` // an ECDSA sibling goes first where the client can
+}

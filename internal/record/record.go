@@ -1,0 +1,253 @@
+// Package record says what became of a request or connection: one Record for
+// each, filled along its way and given to a sink exactly once; and Fault, why
+// it could not be served, with the closed set of flags that clients, logs and
+// metrics show.
+package record
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Side says whose fault it was.
+type Side uint8
+
+// The sides; the zero value is not set.
+const (
+	Client   Side = iota + 1 // the caller sent what cannot be served
+	Config                   // an object that somebody wrote
+	Upstream                 // the service behind
+	Windrose                 // a limit of windrose, or its own mistake
+)
+
+func (s Side) String() string {
+	switch s {
+	case Client:
+		return "client"
+	case Config:
+		return "config"
+	case Upstream:
+		return "upstream"
+	case Windrose:
+		return "windrose"
+	}
+	return "unset"
+}
+
+// Flag names a kind of fault. It is the value of x-windrose-fault, a field of
+// the access log and a label of metrics.
+type Flag uint8
+
+// The flags; the zero value means no fault.
+const (
+	BadRequest       Flag = iota + 1 // malformed or ambiguous message
+	HeaderTimeout                    // headers did not arrive in time
+	HeadersTooLarge                  // more or larger header fields than allowed
+	URITooLong                       // request target longer than allowed
+	NotSupported                     // a protocol or method that windrose does not serve
+	ClientGone                       // the client left before the answer ended
+	BodyTimeout                      // the client's body fell silent
+	NoRoute                          // no rule takes the request
+	Misdirected                      // the TLS connection is for another host
+	RuleBroken                       // the rule cannot serve until its author mends it
+	BackendMissing                   // the backend that was picked does not exist
+	NoBackend                        // the rule has no backend, or only backends of weight zero
+	NoEndpoint                       // the service has no endpoint
+	ConnectFailed                    // no endpoint accepted a connection
+	UpstreamReset                    // the endpoint closed before its answer ended
+	UpstreamProtocol                 // the endpoint's answer is malformed
+	RequestTimeout                   // the rule's time for the whole request ran out
+	BackendTimeout                   // the rule's time for the backend ran out
+	Overload                         // a limit on connections, requests or memory was met
+	Draining                         // windrose is going away
+	Internal                         // a mistake of windrose
+)
+
+// Flags lists every flag, for exhaustive tables.
+func Flags() []Flag {
+	all := make([]Flag, 0, Internal)
+	for f := BadRequest; f <= Internal; f++ {
+		all = append(all, f)
+	}
+	return all
+}
+
+func (f Flag) String() string {
+	switch f {
+	case BadRequest:
+		return "bad-request"
+	case HeaderTimeout:
+		return "header-timeout"
+	case HeadersTooLarge:
+		return "headers-too-large"
+	case URITooLong:
+		return "uri-too-long"
+	case NotSupported:
+		return "not-supported"
+	case ClientGone:
+		return "client-gone"
+	case BodyTimeout:
+		return "body-timeout"
+	case NoRoute:
+		return "no-route"
+	case Misdirected:
+		return "misdirected"
+	case RuleBroken:
+		return "rule-broken"
+	case BackendMissing:
+		return "backend-missing"
+	case NoBackend:
+		return "no-backend"
+	case NoEndpoint:
+		return "no-endpoint"
+	case ConnectFailed:
+		return "connect-failed"
+	case UpstreamReset:
+		return "upstream-reset"
+	case UpstreamProtocol:
+		return "upstream-protocol"
+	case RequestTimeout:
+		return "request-timeout"
+	case BackendTimeout:
+		return "backend-timeout"
+	case Overload:
+		return "overload"
+	case Draining:
+		return "draining"
+	case Internal:
+		return "internal"
+	}
+	return ""
+}
+
+// Side is whose fault a flag is.
+func (f Flag) Side() Side {
+	switch f {
+	case BadRequest, HeaderTimeout, HeadersTooLarge, URITooLong, NotSupported, ClientGone, BodyTimeout, NoRoute, Misdirected:
+		return Client
+	case RuleBroken, BackendMissing, NoBackend:
+		return Config
+	case NoEndpoint, ConnectFailed, UpstreamReset, UpstreamProtocol, RequestTimeout, BackendTimeout:
+		return Upstream
+	case Overload, Draining, Internal:
+		return Windrose
+	}
+	return 0
+}
+
+// Status is the HTTP status of an answer that windrose makes for the flag.
+func (f Flag) Status() int {
+	switch f {
+	case BadRequest:
+		return 400
+	case HeaderTimeout, BodyTimeout:
+		return 408
+	case HeadersTooLarge:
+		return 431
+	case URITooLong:
+		return 414
+	case NotSupported:
+		return 501
+	case ClientGone:
+		return 499 // never sent: nobody is there
+	case NoRoute:
+		return 404
+	case Misdirected:
+		return 421
+	case RuleBroken, BackendMissing, NoBackend, Internal:
+		return 500
+	case UpstreamReset, UpstreamProtocol:
+		return 502
+	case NoEndpoint, ConnectFailed, Overload, Draining:
+		return 503
+	case RequestTimeout, BackendTimeout:
+		return 504
+	}
+	return 500
+}
+
+// Mend is a sentence on what to do about a flag, for logs and the reference.
+func (f Flag) Mend() string {
+	switch f {
+	case BadRequest:
+		return "the client must send a valid HTTP/1.1 message"
+	case HeaderTimeout:
+		return "send the headers faster, or raise headerTimeout"
+	case HeadersTooLarge:
+		return "send fewer or smaller headers, or raise maxHeaderBytes and maxHeaders"
+	case URITooLong:
+		return "send a shorter URI, or raise maxURIBytes"
+	case NotSupported:
+		return "use a method and protocol that the listener serves"
+	case ClientGone:
+		return "nothing to do here; look at the client's timeout"
+	case BodyTimeout:
+		return "send the body without long pauses, or raise bodyTimeout"
+	case NoRoute:
+		return "attach a route for this host and path: windrose get routes says why one is not attached"
+	case Misdirected:
+		return "open a new connection for this host"
+	case RuleBroken:
+		return "windrose describe the route and mend what its conditions say"
+	case BackendMissing:
+		return "create the backend or correct the reference: windrose describe the route names it"
+	case NoBackend:
+		return "give the rule a backend with a weight above zero"
+	case NoEndpoint:
+		return "start a workload that the Service selects, or correct the selector"
+	case ConnectFailed:
+		return "look whether the endpoint runs and listens on that port"
+	case UpstreamReset:
+		return "look into the endpoint's log: it closed the connection early"
+	case UpstreamProtocol:
+		return "the endpoint must speak HTTP/1.1 on this port"
+	case RequestTimeout:
+		return "make the service faster, or raise timeouts.request of the rule"
+	case BackendTimeout:
+		return "make the service faster, or raise timeouts.backendRequest of the rule"
+	case Overload:
+		return "add capacity, or raise the limit that the sentence names"
+	case Draining:
+		return "retry: another listener or instance serves"
+	case Internal:
+		return "please report this with the access log line"
+	}
+	return ""
+}
+
+// Record is what became of one request. Byte slices are only valid until the
+// sink that is given the record returns.
+type Record struct {
+	Start    time.Time
+	Duration time.Duration // first byte of the request to last byte of the answer
+	// Upstream is from the start of the last attempt to the answer's headers; 0
+	// if there was none.
+	Upstream time.Duration
+
+	ID       []byte // x-request-id
+	Client   netip.AddrPort
+	Protocol string // "HTTP/1.1", "HTTP/1.0"
+	TLS      string // "", "TLS1.2", "TLS1.3"
+	Method   []byte
+	Host     []byte
+	Path     []byte // as received, with the query
+	Agent    []byte // user-agent
+
+	Listener string // name of the Listener key
+	Route    string // name of the Route key; "" if none took the request
+	Rule     int    // index within the route
+	Service  string // name of the Service key
+	Endpoint netip.AddrPort
+	Attempts int
+
+	Status   int
+	BytesIn  int64 // body
+	BytesOut int64 // body
+
+	Fault  Flag   // 0 where the answer is the service's own
+	Reason string // a sentence; "" without a fault
+}
+
+// Sink takes records. Emit must not keep the record or its slices, and must
+// not block: it is called on an event loop.
+type Sink interface{ Emit(*Record) }
