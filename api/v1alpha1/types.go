@@ -6,7 +6,10 @@ package v1alpha1
 
 import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 )
+
+//go:generate go run sigs.k8s.io/controller-tools/cmd/controller-gen@v0.23.0 object paths=. crd output:crd:dir=../../deploy/crds
 
 // GroupVersion of the kinds in this package.
 const GroupVersion = "windrose.dev/v1alpha1"
@@ -17,6 +20,9 @@ const GroupVersion = "windrose.dev/v1alpha1"
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name=Ready,type=string,JSONPath=".status.conditions[?(@.type=='Ready')].status"
+// +kubebuilder:printcolumn:name=Address,type=string,JSONPath=.status.address
+// +kubebuilder:printcolumn:name=Age,type=date,JSONPath=.metadata.creationTimestamp
 type Workload struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -33,6 +39,9 @@ type WorkloadSpec struct {
 	// 127.0.0.1 for a workload with a command.
 	//
 	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=45
+	// +kubebuilder:validation:XValidation:message="must be an IP address",rule="isIP(self)"
 	Address string `json:"address,omitempty"`
 
 	// Command is the program and its arguments. It is not given to a shell.
@@ -41,6 +50,9 @@ type WorkloadSpec struct {
 	//
 	// +optional
 	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=1024
+	// +kubebuilder:validation:XValidation:message="the program must not be empty",rule="self[0] != ''"
+	// +kubebuilder:validation:items:MaxLength=65536
 	Command []string `json:"command,omitempty"`
 
 	// Env is added to the environment of the command.
@@ -48,6 +60,7 @@ type WorkloadSpec struct {
 	// +optional
 	// +listType=map
 	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=1024
 	Env []EnvVar `json:"env,omitempty"`
 
 	// WorkingDirectory of the command. A relative path starts at the folder of
@@ -62,6 +75,7 @@ type WorkloadSpec struct {
 	// +optional
 	// +listType=map
 	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=256
 	Ports []WorkloadPort `json:"ports,omitempty"`
 
 	// Readiness says how windrose finds out whether the workload can take
@@ -84,6 +98,7 @@ type WorkloadSpec struct {
 // EnvVar is one variable of a command's environment.
 type EnvVar struct {
 	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:Pattern=`^[^=\x00]+$`
 	Name string `json:"name"`
 	// +optional
 	Value string `json:"value,omitempty"`
@@ -93,6 +108,7 @@ type EnvVar struct {
 type WorkloadPort struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
 	Name string `json:"name"`
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=65535
@@ -136,16 +152,18 @@ type HTTPProbe struct {
 	Path string `json:"path,omitempty"`
 	// Port is a number, or the name of one of the workload's ports.
 	//
-	// +kubebuilder:validation:MinLength=1
-	Port string `json:"port"`
+	// +kubebuilder:validation:XIntOrString
+	// +kubebuilder:validation:XValidation:message="must be a port from 1 to 65535, or the name of a port",rule="type(self) == int ? self >= 1 && self <= 65535 : self != ''"
+	Port intstr.IntOrString `json:"port"`
 }
 
 // TCPProbe is a TCP connection.
 type TCPProbe struct {
 	// Port is a number, or the name of one of the workload's ports.
 	//
-	// +kubebuilder:validation:MinLength=1
-	Port string `json:"port"`
+	// +kubebuilder:validation:XIntOrString
+	// +kubebuilder:validation:XValidation:message="must be a port from 1 to 65535, or the name of a port",rule="type(self) == int ? self >= 1 && self <= 65535 : self != ''"
+	Port intstr.IntOrString `json:"port"`
 }
 
 // WorkloadStatus is what windrose knows about a workload.
@@ -205,6 +223,9 @@ type GatewayParametersSpec struct {
 	//
 	// +optional
 	// +listType=set
+	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:items:MaxLength=64
+	// +kubebuilder:validation:XValidation:message="must be IP addresses or networks as 10.0.0.0/8",rule="self.all(n, isIP(n) || isCIDR(n))"
 	TrustedProxies []string `json:"trustedProxies,omitempty"`
 	// +optional
 	Limits *Limits `json:"limits,omitempty"`
@@ -277,36 +298,60 @@ type Timeouts struct {
 	// Default 10s.
 	//
 	// +optional
+	// +kubebuilder:validation:Schemaless
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
 	Header *metav1.Duration `json:"header,omitempty"`
 	// Idle is how long a client's connection is kept between requests. Default 75s.
 	//
 	// +optional
+	// +kubebuilder:validation:Schemaless
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
 	Idle *metav1.Duration `json:"idle,omitempty"`
 	// Body is the longest silence inside a message. Default 60s.
 	//
 	// +optional
+	// +kubebuilder:validation:Schemaless
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
 	Body *metav1.Duration `json:"body,omitempty"`
 	// Tunnel is the longest silence of an upgraded connection. Default 1h.
 	//
 	// +optional
+	// +kubebuilder:validation:Schemaless
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
 	Tunnel *metav1.Duration `json:"tunnel,omitempty"`
 	// Handshake of TLS. Default 10s.
 	//
 	// +optional
+	// +kubebuilder:validation:Schemaless
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
 	Handshake *metav1.Duration `json:"handshake,omitempty"`
 	// Drain is how long requests in flight may take when a listener or windrose
 	// goes away. Default 30s.
 	//
 	// +optional
+	// +kubebuilder:validation:Schemaless
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
 	Drain *metav1.Duration `json:"drain,omitempty"`
 	// Connect to an endpoint. Default 5s.
 	//
 	// +optional
+	// +kubebuilder:validation:Schemaless
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
 	Connect *metav1.Duration `json:"connect,omitempty"`
 	// UpstreamIdle is how long an unused connection to an endpoint is kept.
 	// Default 30s.
 	//
 	// +optional
+	// +kubebuilder:validation:Schemaless
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
 	UpstreamIdle *metav1.Duration `json:"upstreamIdle,omitempty"`
 }
 
