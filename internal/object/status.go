@@ -1,0 +1,72 @@
+package object
+
+import (
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+)
+
+// Status is what became of one object: the status that its kind prescribes.
+// At most one of the pointers is set, chosen by Object.Kind.
+//
+// As translation makes it, conditions carry no transition time, and
+// Programmed is what the data plane is asked for; package status completes
+// both. A Status is immutable.
+type Status struct {
+	Object     Key
+	Generation int64 // of the object that was read
+
+	GatewayClass *gatewayv1.GatewayClassStatus
+	Gateway      *gatewayv1.GatewayStatus
+	ListenerSet  *gatewayv1.ListenerSetStatus
+	Route        *gatewayv1.RouteStatus // of every kind of route
+	Policy       *gatewayv1.PolicyStatus
+	Ingress      *networkingv1.IngressStatus
+
+	// Sockets are the names of the sockets (plan.SocketName) that each listener
+	// of a Gateway or ListenerSet stands on, in the order of the listeners in
+	// the status; empty for a listener that serves nothing.
+	Sockets [][]string
+	// Static says that the addresses were asked for by the author of the
+	// Gateway, so that a socket that cannot be bound is an unusable address.
+	Static bool
+	// Parent is the Gateway of a ListenerSet.
+	Parent Key
+}
+
+// Value is the status proper, as its kind prescribes it; nil if there is none.
+func (s *Status) Value() any {
+	switch {
+	case s.GatewayClass != nil:
+		return s.GatewayClass
+	case s.Gateway != nil:
+		return s.Gateway
+	case s.ListenerSet != nil:
+		return s.ListenerSet
+	case s.Route != nil:
+		return s.Route
+	case s.Policy != nil:
+		return s.Policy
+	case s.Ingress != nil:
+		return s.Ingress
+	}
+	return nil
+}
+
+// Conditions are the conditions of the object itself: for a route and a
+// policy those of its first parent.
+func (s *Status) Conditions() []metav1.Condition {
+	switch {
+	case s.GatewayClass != nil:
+		return s.GatewayClass.Conditions
+	case s.Gateway != nil:
+		return s.Gateway.Conditions
+	case s.ListenerSet != nil:
+		return s.ListenerSet.Conditions
+	case s.Route != nil && len(s.Route.Parents) > 0:
+		return s.Route.Parents[0].Conditions
+	case s.Policy != nil && len(s.Policy.Ancestors) > 0:
+		return s.Policy.Ancestors[0].Conditions
+	}
+	return nil
+}
