@@ -1,23 +1,24 @@
 package object
 
 import (
+	"iter"
 	"slices"
 	"strings"
 )
 
-// Nearest gives the candidate that the author of name most likely meant, or ""
-// if none is near: the number of letters to insert, remove, replace or swap
+// Nearest gives the known name that the author of name most likely meant, or
+// "" if none is near: the number of letters to insert, remove, replace or swap
 // with their neighbour must be at most a third of the longer name. Letter case
 // counts for little. Of two that are equally near the first in order of the
 // alphabet is given.
-func Nearest(name string, candidates []string) string {
+func Nearest(name string, known iter.Seq[string]) string {
 	if name == "" || len(name) > maxNearestLength {
 		return ""
 	}
 	best, bestDistance := "", -1
 	low := strings.ToLower(name)
-	for _, c := range candidates {
-		if c == "" || c == name || len(c) > maxNearestLength {
+	for c := range known {
+		if c == "" || len(c) > maxNearestLength {
 			continue
 		}
 		limit := max(len(name), len(c)) / 3
@@ -37,6 +38,9 @@ func Nearest(name string, candidates []string) string {
 
 // maxNearestLength bounds the work of Nearest on one pair of names.
 const maxNearestLength = 256
+
+// maxListed is how many known names Meant lists.
+const maxListed = 16
 
 // editDistance is the optimal string alignment distance over bytes.
 func editDistance(a, b string) int {
@@ -61,15 +65,15 @@ func editDistance(a, b string) int {
 	return last[len(b)]
 }
 
-// Meant gives the mend `did you mean "x"?` for the nearest candidate, or else
-// lists the candidates if they are few, or else "".
-func Meant(name string, candidates []string) string {
-	if near := Nearest(name, candidates); near != "" {
+// Meant gives the mend `did you mean "x"?` for the nearest known name, or else
+// lists the known names if they are few, or else gives "".
+func Meant(name string, known iter.Seq[string]) string {
+	if near := Nearest(name, known); near != "" {
 		return `did you mean "` + near + `"?`
 	}
-	if len(candidates) == 0 || len(candidates) > 12 {
+	all := slices.Compact(slices.Sorted(known))
+	if len(all) == 0 || len(all) > maxListed {
 		return ""
 	}
-	sorted := slices.Sorted(slices.Values(candidates))
-	return "known: " + strings.Join(slices.Compact(sorted), ", ")
+	return "known: " + strings.Join(all, ", ")
 }

@@ -9,8 +9,6 @@ package object
 import (
 	"cmp"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -102,35 +100,6 @@ type Finding struct {
 	// Excerpt is the line of the file that Place points at.
 	Excerpt string `json:"excerpt,omitempty"`
 }
-
-// Table is an immutable collection of objects of one kind.
-type Table[T metav1.Object] struct {
-	byName map[Name]T
-	sorted []T
-}
-
-// NewTable makes a table; of two objects with one name the later wins.
-func NewTable[T metav1.Object](objects ...T) Table[T] {
-	t := Table[T]{byName: make(map[Name]T, len(objects))}
-	for _, o := range objects {
-		t.byName[NameOf(o)] = o
-	}
-	t.sorted = slices.SortedFunc(maps.Values(t.byName), func(a, b T) int { return NameOf(a).Compare(NameOf(b)) })
-	return t
-}
-
-// Get finds an object.
-func (t Table[T]) Get(namespace, name string) (T, bool) {
-	o, ok := t.byName[Name{namespace, name}]
-	return o, ok
-}
-
-// All gives the objects ordered by namespace and name. The slice must not be
-// changed.
-func (t Table[T]) All() []T { return t.sorted }
-
-// Len is the number of objects.
-func (t Table[T]) Len() int { return len(t.sorted) }
 
 // Set is every object known at one moment. A Set and what it points at are
 // never changed; an object that did not change keeps its pointer from Set to

@@ -1,0 +1,114 @@
+package object
+
+import (
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// Render gives the text of a finding for people, as compilers write theirs:
+//
+//	shop.yaml:12:15: error: HTTPRoute default/shop: spec.rules[0].matches[0].path.type: "Prefx" is not one of ... [NotSupported]
+//	    type: Prefx
+//	          ^
+//	  did you mean "PathPrefix"?
+//
+// It ends with a line feed. What is unknown (place, object, field, excerpt,
+// mend) is left out.
+func Render(f Finding) string {
+	var b strings.Builder
+	if at := f.Place.String(); at != "" {
+		b.WriteString(at + ": ")
+	}
+	b.WriteString(string(f.Severity) + ": ")
+	if f.Object != (Key{}) {
+		b.WriteString(f.Object.String() + ": ")
+	}
+	if f.Field != "" {
+		b.WriteString(f.Field + ": ")
+	}
+	b.WriteString(f.Message)
+	if f.Reason != "" {
+		b.WriteString(" [" + f.Reason + "]")
+	}
+	b.WriteByte('\n')
+	if f.Excerpt != "" {
+		renderExcerpt(&b, f)
+	}
+	if f.Mend != "" {
+		b.WriteString("  " + f.Mend + "\n")
+	}
+	return b.String()
+}
+
+// excerptWidth is how much of a line is shown.
+const excerptWidth = 120
+
+// renderExcerpt writes the line and a caret below the column. Column counts
+// bytes, as the place does; what stands before the caret is copied as blanks
+// so that tabs and wide letters do not move it.
+func renderExcerpt(b *strings.Builder, f Finding) {
+	line, at := f.Excerpt, f.Place.Column-1
+	indent := len(line) - len(strings.TrimLeft(line, " \t"))
+	if at >= 0 && at < indent {
+		indent = at
+	}
+	line, at = line[indent:], at-indent
+	line = cut(line, max(excerptWidth, min(at+20, 4*excerptWidth)))
+	b.WriteString("    " + clean(line) + "\n")
+	if at < 0 || at > len(line) {
+		return
+	}
+	b.WriteString("    ")
+	for _, r := range line[:at] {
+		if r == '\t' {
+			b.WriteByte('\t')
+		} else {
+			b.WriteByte(' ')
+		}
+	}
+	b.WriteString("^\n")
+}
+
+// cut shortens a string to at most n bytes without breaking a letter.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
+}
+
+// clean takes away what would command a terminal.
+func clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' && r != '\t' || r == 0x7f || r >= 0x80 && r < 0xa0 {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// SortFindings orders findings by place, object and field, so that equal
+// findings give equal text.
+func SortFindings(fs []Finding) {
+	slices.SortStableFunc(fs, compareFindings)
+}
+
+func compareFindings(a, b Finding) int {
+	if c := strings.Compare(a.Place.File, b.Place.File); c != 0 {
+		return c
+	}
+	if a.Place.Line != b.Place.Line {
+		return a.Place.Line - b.Place.Line
+	}
+	if a.Place.Column != b.Place.Column {
+		return a.Place.Column - b.Place.Column
+	}
+	if c := a.Object.Compare(b.Object); c != 0 {
+		return c
+	}
+	return strings.Compare(a.Field, b.Field)
+}
