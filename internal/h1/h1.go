@@ -60,7 +60,7 @@ const (
 	UntilClose        // a response that ends with its connection
 )
 
-// Limits bound what is parsed.
+// Limits bound what is parsed. A limit that is zero is its default.
 type Limits struct {
 	HeadBytes   int // first line and fields together
 	TargetBytes int // request target
@@ -69,7 +69,7 @@ type Limits struct {
 
 // Error is a message that is refused.
 type Error struct {
-	Status int    // 400, 414, 431, 501, 505 for requests; 502 for responses
+	Status int    // 400, 414, 417, 431, 501, 505 for requests; 502 for responses
 	Reason string // a sentence
 }
 
@@ -113,52 +113,3 @@ type Response struct {
 	Upgrade   []byte // for 101
 	HopByHop  uint64
 }
-
-// Parse reads a request head from the start of buf. It returns the number of
-// bytes the head takes, or 0 if buf does not hold all of it yet; from tells how
-// many bytes of buf an earlier call has already seen without finding the end,
-// so that a head that arrives in small pieces costs linear time. An empty line
-// before the request line is skipped (RFC 9112 2.2). r is reset first; its
-// Fields slice is reused.
-func (r *Request) Parse(buf []byte, from int, lim Limits) (n int, err *Error) {
-	panic("h1: being written")
-}
-
-// Parse reads a response head like Request.Parse. method is the request's: a
-// response to HEAD or to a successful CONNECT has no body. Interim responses
-// (1xx) are heads without a body, 101 has Upgrade set.
-func (r *Response) Parse(buf []byte, from int, method []byte, lim Limits) (n int, err *Error) {
-	panic("h1: being written")
-}
-
-// Body decodes a message body. The zero value is at the end of an empty one.
-type Body struct {
-	coding Coding
-	left   int64
-	state  uint8
-}
-
-// Reset starts a body of the given coding.
-func (b *Body) Reset(c Coding, length int64) {}
-
-// Next takes bytes from the start of buf: n were consumed, of which data (a
-// slice of buf, possibly empty) is content. It stops at the end of the first
-// piece of content, at the end of the body (done), or when buf is used up, so
-// call it with buf[n:] until n == len(buf) or done; bytes after done belong to
-// the next message. Framing that is split over calls is remembered inside, in
-// bounded space. A body UntilClose is never done: the connection's end is.
-func (b *Body) Next(buf []byte) (data []byte, n int, done bool, err *Error) { return }
-
-// Done says whether the end of the body was seen.
-func (b *Body) Done() bool { return true }
-
-// Trailers are the trailer fields of a chunked body that is done, without
-// those that must not be trailers (framing, routing, authentication: RFC 9110
-// 6.5.1). They live until the next Reset.
-func (b *Body) Trailers() []Field { return nil }
-
-// AppendChunk appends data as one chunk; data must not be empty.
-func AppendChunk(dst, data []byte) []byte { return dst }
-
-// AppendLastChunk appends the end of a chunked body, with trailers if any.
-func AppendLastChunk(dst []byte, trailers []Field) []byte { return dst }
