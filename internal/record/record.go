@@ -237,8 +237,14 @@ type Record struct {
 	Route    string // name of the Route key; "" if none took the request
 	Rule     int    // index within the route
 	Service  string // name of the Service key
-	Endpoint netip.AddrPort
-	Attempts int
+	// RuleSlot and ServiceSlot are the plan's numbers for the rule and the
+	// service: small, and stable while their keys live. A sink may use them as a
+	// short cut to what it keeps for Route and Service; the names decide, so that
+	// a slot that was given to another route does no harm.
+	RuleSlot    int
+	ServiceSlot int
+	Endpoint    netip.AddrPort
+	Attempts    int
 
 	Status   int
 	BytesIn  int64 // body

@@ -1,0 +1,378 @@
+package telemetry
+
+import (
+	"context"
+	"maps"
+	"runtime"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+)
+
+const (
+	// defaultMaxSeries bounds the series of routes and services together.
+	defaultMaxSeries = 20_000
+	// gatherTimeout bounds how long a scrape waits for event loops.
+	gatherTimeout = time.Second
+	// foldCells is how many cells one fold takes, so that a scrape costs no event
+	// loop more than some 50 µs at once.
+	foldCells = 256
+	// maxLate bounds the names that one fold tells a loop to forget.
+	maxLate = 256
+)
+
+// Config configures a Hub.
+type Config struct {
+	Version   string // of windrose, for windrose_build_info
+	Process   string // value of the label "process": "dataplane" or "control"
+	MaxSeries int    // series of routes and services together; 0 is 20,000
+	Log       *Log   // nil: no access log
+}
+
+// Hub gathers what the loops count and shows it. It is safe for concurrent use.
+type Hub struct {
+	config  Config
+	started time.Time
+	turn    chan struct{} // held by whoever gathers; waiting for it can be given up
+
+	mu       sync.Mutex // guards all below; no event loop takes it
+	loops    []*member
+	index    int    // of the next loop
+	ended    fixed  // counts of loops that were detached
+	endedOf  Counts // likewise, without the gauges
+	routes   group
+	services group
+	sockets  map[string]Socket // sockets in the plan, with the counts of loops that were detached
+	series   int               // of routes and services
+	version  uint64            // of the plan
+	changed  time.Time         // when the plan was last changed
+	changes  uint64
+}
+
+// member is a loop as the hub sees it. Only the goroutine that holds Hub.turn
+// uses it, except for what batch carries.
+type member struct {
+	loop   *Loop
+	name   string
+	post   func(func())
+	back   chan *batch // at most one batch is under way
+	idle   *batch      // nil while it is under way
+	last   batch       // the fixed counts of the newest batch; cells are not kept
+	posted time.Time
+	lag    time.Duration
+	late   Names // what the loop is to forget with the next fold
+}
+
+// batch carries counts from a loop to the hub.
+type batch struct {
+	routes   []entry
+	services []entry
+	more     bool // cells are left for another fold
+	late     Names
+
+	counts  Counts
+	fixed   fixed
+	sockets map[string]Socket
+	lag     time.Duration // from post to run
+}
+
+// entry is the tally of one name since the fold before.
+type entry struct {
+	name string
+	tally
+}
+
+// NewHub makes a Hub without loops.
+func NewHub(config Config) *Hub {
+	if config.MaxSeries <= 0 {
+		config.MaxSeries = defaultMaxSeries
+	}
+	return &Hub{
+		config:   config,
+		started:  time.Now(),
+		turn:     make(chan struct{}, 1),
+		routes:   newGroup(),
+		services: newGroup(),
+		sockets:  make(map[string]Socket),
+	}
+}
+
+// Attach makes the Loop of an event loop. post must run a function on that
+// event loop; it may be called from any goroutine and must not block.
+func (h *Hub) Attach(post func(func())) *Loop {
+	l := newLoop(h.config.Log)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	m := &member{loop: l, name: strconv.Itoa(h.index), post: post, back: make(chan *batch, 1), idle: new(batch)}
+	h.index++
+	h.loops = append(h.loops, m)
+	return l
+}
+
+// Detach collects the last counts of l. Its event loop must have ended, and
+// must not run functions that were posted to it any more. Detach waits for a
+// scrape under way, about a second at most.
+func (h *Hub) Detach(l *Loop) {
+	h.turn <- struct{}{}
+	defer func() { <-h.turn }()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	i := slices.IndexFunc(h.loops, func(m *member) bool { return m.loop == l })
+	if i < 0 {
+		return
+	}
+	m := h.loops[i]
+	select {
+	case b := <-m.back:
+		h.merge(m, b)
+	default:
+	}
+	for m.idle = new(batch); ; {
+		l.fold(m.idle, time.Now())
+		h.merge(m, m.idle)
+		if !m.idle.more {
+			break
+		}
+	}
+	h.ended.add(&m.last.fixed)
+	h.endedOf.add(&m.last.counts)
+	for name, s := range m.last.sockets {
+		if sum, ok := h.sockets[name]; ok {
+			sum.Accepted += s.Accepted
+			sum.Refused += s.Refused
+			h.sockets[name] = sum
+		}
+	}
+	h.loops = slices.Delete(h.loops, i, i+1)
+}
+
+// Use says what a new plan names. The caller calls it before any event loop
+// gets the plan. What is added may have been there before; what is removed
+// loses its series, also if requests of the old plan still end.
+func (h *Hub) Use(version uint64, added, removed Names) {
+	h.mu.Lock()
+	h.version, h.changed = version, time.Now()
+	h.changes++
+	h.series -= h.routes.remove(removed.Routes) + h.services.remove(removed.Services)
+	h.routes.admit(added.Routes)
+	h.services.admit(added.Services)
+	for _, name := range removed.Sockets {
+		delete(h.sockets, name)
+	}
+	for _, name := range added.Sockets {
+		h.sockets[name] = h.sockets[name]
+	}
+	loops := slices.Clone(h.loops)
+	h.mu.Unlock()
+
+	if len(removed.Routes)+len(removed.Services)+len(removed.Sockets) == 0 {
+		return
+	}
+	for _, m := range loops {
+		m.post(func() { m.loop.drop(removed) })
+	}
+}
+
+// Retain is Use for a caller that knows all names of the plan but not what
+// changed.
+func (h *Hub) Retain(version uint64, all Names) {
+	h.mu.Lock()
+	removed := Names{
+		Routes:   missing(h.routes.live, all.Routes),
+		Services: missing(h.services.live, all.Services),
+		Sockets:  missing(h.sockets, all.Sockets),
+	}
+	h.mu.Unlock()
+	h.Use(version, all, removed)
+}
+
+// missing lists the keys of have that are not in want.
+func missing[V any](have map[string]V, want []string) []string {
+	keep := make(map[string]bool, len(want))
+	for _, name := range want {
+		keep[name] = true
+	}
+	var gone []string
+	for name := range have {
+		if !keep[name] {
+			gone = append(gone, name)
+		}
+	}
+	return gone
+}
+
+// AppendMetrics gathers from the loops and appends a page in Prometheus' text
+// format 0.0.4. It takes about a second at most; a loop that does not answer by
+// then shows its counts of the scrape before. It ends early with ctx.
+func (h *Hub) AppendMetrics(ctx context.Context, dst []byte) []byte {
+	h.gather(ctx)
+	p := Page{text: dst}
+	process := processNow()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i := range families {
+		p.Family(families[i].Metric)
+		families[i].show(h, &p, &process)
+	}
+	return p.text
+}
+
+// gather merges what the loops counted. Another gather under way is joined by
+// waiting for it.
+func (h *Hub) gather(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, gatherTimeout)
+	defer cancel()
+	select {
+	case h.turn <- struct{}{}:
+		defer func() { <-h.turn }()
+	case <-ctx.Done():
+		return
+	}
+	h.mu.Lock()
+	loops := slices.Clone(h.loops)
+	h.mu.Unlock()
+	for _, m := range loops {
+		h.ask(m)
+	}
+	for _, m := range loops {
+		h.collect(ctx, m)
+	}
+}
+
+// ask posts a fold unless one is under way.
+func (h *Hub) ask(m *member) {
+	if m.idle == nil {
+		return
+	}
+	b := m.idle
+	m.idle = nil
+	b.late, m.late = m.late, Names{}
+	m.posted = time.Now()
+	posted := m.posted
+	m.post(func() {
+		m.loop.fold(b, posted)
+		m.back <- b // never blocks: no other batch is under way
+	})
+}
+
+// collect merges the batches of one loop until it has no more, or ctx ends.
+func (h *Hub) collect(ctx context.Context, m *member) {
+	for {
+		select {
+		case b := <-m.back:
+			m.idle = b
+			h.mu.Lock()
+			h.merge(m, b)
+			h.mu.Unlock()
+			if !b.more {
+				return
+			}
+			h.ask(m)
+		case <-ctx.Done():
+			h.mu.Lock()
+			m.lag = time.Since(m.posted)
+			h.mu.Unlock()
+			return
+		}
+	}
+}
+
+// merge adds a batch to the totals. The caller holds h.mu.
+func (h *Hub) merge(m *member, b *batch) {
+	limit := budget{used: &h.series, most: h.config.MaxSeries}
+	m.late.Routes = h.routes.merge(b.routes, limit, m.late.Routes)
+	m.late.Services = h.services.merge(b.services, limit, m.late.Services)
+	m.last.counts, m.last.fixed, m.lag = b.counts, b.fixed, b.lag
+	if m.last.sockets == nil {
+		m.last.sockets = make(map[string]Socket)
+	}
+	clear(m.last.sockets)
+	maps.Copy(m.last.sockets, b.sockets)
+}
+
+// fold moves what l counted since the fold before into b. It runs on l's event
+// loop.
+func (l *Loop) fold(b *batch, posted time.Time) {
+	b.lag = time.Since(posted)
+	l.drop(b.late)
+	room := foldCells
+	b.routes, room = l.routes.fold(b.routes[:0], room)
+	b.services, room = l.services.fold(b.services[:0], room)
+	b.more = room == 0 && len(l.routes.dirty)+len(l.services.dirty) > 0
+	b.counts, b.fixed = l.Counts, l.fixed
+	if b.sockets == nil {
+		b.sockets = make(map[string]Socket)
+	}
+	clear(b.sockets)
+	for name, s := range l.sockets {
+		if s.gone && s.Active == 0 {
+			delete(l.sockets, name)
+			continue
+		}
+		b.sockets[name] = *s
+	}
+}
+
+// fold moves up to room cells to dst, and returns the room that is left.
+func (t *table) fold(dst []entry, room int) ([]entry, int) {
+	for room > 0 && len(t.dirty) > 0 {
+		last := len(t.dirty) - 1
+		c := t.dirty[last]
+		t.dirty[last] = nil
+		t.dirty = t.dirty[:last]
+		c.dirty = false
+		if len(dst) < cap(dst) {
+			dst = dst[:len(dst)+1] // its codes have memory already
+		} else {
+			dst = append(dst, entry{})
+		}
+		e := &dst[len(dst)-1]
+		e.name = c.name
+		c.moveTo(&e.tally)
+		room--
+	}
+	return dst, room
+}
+
+func (f *fixed) add(o *fixed) {
+	for i, n := range o.faults {
+		f.faults[i] += n
+	}
+	for i, n := range o.handshakes {
+		f.handshakes[i] += n
+	}
+	f.bytesIn += o.bytesIn
+	f.bytesOut += o.bytesOut
+	f.retries += o.retries
+	f.dropped += o.dropped
+	f.turns.add(&o.turns)
+}
+
+// add sums what only grows; a loop that ended holds nothing open.
+func (c *Counts) add(o *Counts) {
+	c.UpstreamOpened += o.UpstreamOpened
+	c.UpstreamReused += o.UpstreamReused
+	c.UpstreamFailed += o.UpstreamFailed
+	c.Panics += o.Panics
+}
+
+// sum adds up the counts of all loops, ended ones included. The caller holds
+// h.mu.
+func (h *Hub) sum() (Counts, fixed) {
+	c, f := h.endedOf, h.ended
+	for _, m := range h.loops {
+		o := &m.last.counts
+		c.add(o)
+		c.RequestsActive += o.RequestsActive
+		c.RequestsPending += o.RequestsPending
+		c.TunnelsActive += o.TunnelsActive
+		c.UpstreamActive += o.UpstreamActive
+		c.UpstreamIdle += o.UpstreamIdle
+		f.add(&m.last.fixed)
+	}
+	return c, f
+}
+
+// goVersion is the toolchain for windrose_build_info.
+func goVersion() string { return runtime.Version() }
