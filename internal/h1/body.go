@@ -168,7 +168,7 @@ func (b *Body) step(c byte) *Error {
 		}
 		return nil
 	case lastLF:
-		if err := expect(c, '\n', "there is a CR that is not followed by LF"); err != nil {
+		if err := expect(c, '\n', bareCR); err != nil {
 			return err
 		}
 		return b.endTrailers()
@@ -281,7 +281,7 @@ func (b *Body) extension(c byte) state {
 // content. Each chunk is allowed a small line and a part of its size; what goes
 // beyond adds up.
 func (b *Body) endLine(c byte) *Error {
-	if err := expect(c, '\n', "there is a CR that is not followed by LF"); err != nil {
+	if err := expect(c, '\n', bareCR); err != nil {
 		return err
 	}
 	b.overhead = max(0, b.overhead+int64(b.line)+4-16-min(b.left, maxOverhead)*2)
@@ -322,7 +322,8 @@ func (b *Body) endTrailers() *Error {
 	if len(b.tail) == 0 {
 		return nil
 	}
-	all, err := parseFields(b.trailers, b.tail, maxTrailers)
+	b.tail = append(b.tail, "\r\n"...)
+	all, _, err := parseFields(b.trailers, b.tail, maxTrailers)
 	b.trailers = all[:0]
 	if err != nil {
 		return err

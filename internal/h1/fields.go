@@ -1,15 +1,19 @@
 package h1
 
-// parseFields appends the field lines in b to fields. Every line of b ends in
-// CRLF, without the empty line that ends a head.
-func parseFields(fields []Field, b []byte, limit int) ([]Field, *Error) {
+// parseFields appends the field lines at the start of b to fields. It returns
+// the number of bytes they take with the empty line after them, or 0 if b does
+// not hold that line.
+func parseFields(fields []Field, b []byte, limit int) (_ []Field, n int, err *Error) {
 	for i := 0; i < len(b); {
 		start := i
 		for i < len(b) && class[b[i]]&isToken != 0 {
 			i++
 		}
+		if i == start && i+1 < len(b) && b[i] == '\r' && b[i+1] == '\n' {
+			return fields, i + 2, nil
+		}
 		if i == start || i == len(b) || b[i] != ':' {
-			return fields, badName(b[start:], i-start)
+			return fields, 0, badName(b[start:], i-start)
 		}
 		name := b[start:i:i]
 		i++
@@ -19,7 +23,7 @@ func parseFields(fields []Field, b []byte, limit int) ([]Field, *Error) {
 		start = i
 		i = textEnd(b, i)
 		if i+1 >= len(b) || b[i] != '\r' || b[i+1] != '\n' {
-			return fields, badValue(b[i:])
+			return fields, 0, badValue(b[i:])
 		}
 		end := i
 		for end > start && isSpace(b[end-1]) {
@@ -27,43 +31,46 @@ func parseFields(fields []Field, b []byte, limit int) ([]Field, *Error) {
 		}
 		i += 2
 		if len(fields) >= limit {
-			return fields, &Error{Status: 431, Reason: "the message has more header fields than are allowed"}
+			return fields, 0, &Error{Status: 431, Reason: "the message has more header fields than are allowed"}
 		}
 		fields = append(fields, Field{Name: name, Value: b[start:end:end], Known: Classify(name)})
 	}
-	return fields, nil
+	return fields, 0, nil
 }
 
-// badName says why a line that does not begin with a name and a colon is
-// refused; n bytes of it are a token.
+// badName says why a line is refused that does not begin with a name and a
+// colon; n bytes of it are a token. It is nil if the reason may be that the line
+// has not arrived.
 func badName(line []byte, n int) *Error {
-	switch {
-	case n == len(line):
+	if n == len(line) {
+		return nil
+	}
+	switch c := line[n]; {
+	case c == '\r' && n+1 == len(line):
+		return nil
+	case c == '\r' && line[n+1] == '\n':
 		return bad("a header field line has no colon")
-	case line[n] == '\n' || line[n] == '\r':
-		if n+1 < len(line) && line[n] == '\r' && line[n+1] == '\n' {
-			return bad("a header field line has no colon")
-		}
+	case c == '\r' || c == '\n':
 		return badValue(line[n:])
-	case n == 0 && isSpace(line[0]):
+	case n == 0 && isSpace(c):
 		return bad("a header field is folded over several lines, or a line begins with white space")
-	case n == 0 && line[0] == ':':
+	case n == 0 && c == ':':
 		return bad("a header field has an empty name")
-	case isSpace(line[n]):
+	case isSpace(c):
 		return bad("there is white space between a header field name and its colon")
 	}
 	return bad("a header field name has a character that is not allowed")
 }
 
-// badValue says why the byte that ends a value is refused.
+// badValue says why the byte that ends a value is refused; nil as for badName.
 func badValue(rest []byte) *Error {
 	switch {
-	case len(rest) == 0:
-		return bad("a header field line has no end")
+	case len(rest) == 0, len(rest) == 1 && rest[0] == '\r':
+		return nil
 	case rest[0] == '\n':
 		return bad(bareLF)
 	case rest[0] == '\r':
-		return bad("there is a CR that is not followed by LF")
+		return bad(bareCR)
 	}
 	return bad("a header field value has a control character")
 }

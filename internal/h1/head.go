@@ -9,7 +9,10 @@ const (
 	DefaultFields      = 100
 )
 
-const bareLF = "there is an LF that is not preceded by CR"
+const (
+	bareLF = "there is an LF that is not preceded by CR"
+	bareCR = "there is a CR that is not followed by LF"
+)
 
 var crlfcrlf = []byte("\r\n\r\n")
 

@@ -15,79 +15,93 @@ const maxMethodBytes = 64
 //
 // A wrong request line, a bare LF and a head that is too long are refused as
 // soon as they are seen, so that a client that does not speak HTTP has its
-// answer at once. After an error r holds what was understood until then.
+// answer at once. After an error r holds method and target, if they were
+// understood.
 func (r *Request) Parse(buf []byte, from int, lim Limits) (n int, err *Error) {
-	*r = Request{Fields: r.Fields[:0]}
 	lim = lim.withDefaults()
 	start := 0
 	if len(buf) >= 2 && buf[0] == '\r' && buf[1] == '\n' {
 		start = 2
 	}
-	n = headEnd(buf, start, from)
-	if n == 0 || n > lim.HeadBytes {
-		return 0, r.parsePart(buf, start, from, lim)
-	}
-	if err = r.parse(buf[start:n], lim); err != nil {
-		// Whatever its pieces were, a head is refused for the same reason: first
-		// the reasons that need only a part of it.
-		if early := r.parsePart(buf[:n], start, 0, Limits{HeadBytes: n + 1, TargetBytes: lim.TargetBytes}); early != nil {
-			err = early
+	// Most heads arrive whole: the first look parses without a search for the end.
+	if from <= start || headEnd(buf, start, from) > 0 {
+		*r = Request{Fields: r.Fields[:0]}
+		n, err = r.parse(buf[start:max(start, min(len(buf), lim.HeadBytes))], lim)
+		if n > 0 && err == nil {
+			return start + n, nil
 		}
-		return 0, err
 	}
-	return n, nil
+	return 0, r.refuse(buf, start, from, lim, err)
 }
 
-// parsePart looks at a head that has not ended yet, or is too long.
-func (r *Request) parsePart(buf []byte, start, from int, lim Limits) *Error {
+// refuse says why a head is refused that has not ended, is too long or failed
+// to parse with err; nil if it may still become a good one. A head is refused
+// for the same reason however it arrives: first come the reasons that need only
+// a part of it.
+func (r *Request) refuse(buf []byte, start, from int, lim Limits, err *Error) *Error {
+	*r = Request{Fields: r.Fields[:0]}
+	end := headEnd(buf, start, from)
+	complete := end > 0 && end <= lim.HeadBytes
 	seen := buf[:min(len(buf), lim.HeadBytes)]
-	start = min(start, len(seen))
-	line := seen[start:]
-	if len(seen) == 0 || len(seen) == 1 && seen[0] == '\r' {
-		line = nil
+	if complete {
+		seen, from = buf[:end], 0
 	}
-	end := bytes.IndexByte(line, '\n')
-	switch {
-	case end >= 0 && start+end >= from:
-		if err := r.parseLine(line[:end], lim); err != nil {
-			return err
+	line := seen[min(start, len(seen)):]
+	if len(line) == 1 && line[0] == '\r' && start == 0 {
+		return nil // half of the empty line that may come first
+	}
+	end = bytes.IndexByte(line, '\n')
+	if end < 0 {
+		if early := checkLine(line, lim); early != nil {
+			return early
 		}
-	case end < 0 && len(line) > 0:
-		if err := checkLine(line, lim); err != nil {
-			return err
+	} else if start+end >= from {
+		if early := r.parseLine(line[:end], lim); early != nil {
+			return early
 		}
 	}
-	if err := checkLF(seen, from); err != nil {
-		return err
-	}
+	early := checkLF(seen, from)
 	switch {
+	case early != nil:
+		err = early
+	case complete:
 	case len(buf) < lim.HeadBytes:
 		return nil
 	case end < 0:
-		return &Error{Status: 414, Reason: "the request target is longer than is allowed"}
+		return errTarget
+	default:
+		err = &Error{Status: 431, Reason: "the request head is larger than is allowed"}
 	}
-	return &Error{Status: 431, Reason: "the request head is larger than is allowed"}
+	if r.Method == nil {
+		r.parseLine(line[:end], lim)
+	}
+	return err
 }
 
-// parse reads a head that is complete; b ends in an empty line.
-func (r *Request) parse(b []byte, lim Limits) *Error {
+var errTarget = &Error{Status: 414, Reason: "the request target is longer than is allowed"}
+
+// parse reads a head, and gives 0 if b does not hold all of it.
+func (r *Request) parse(b []byte, lim Limits) (n int, err *Error) {
 	end := bytes.IndexByte(b, '\n')
-	if err := r.parseLine(b[:end], lim); err != nil {
-		return err
+	if end < 0 {
+		return 0, nil
 	}
-	var err *Error
-	if r.Fields, err = parseFields(r.Fields, b[end+1:len(b)-2], lim.Fields); err != nil {
-		return err
+	if err = r.parseLine(b[:end], lim); err != nil {
+		return 0, err
+	}
+	r.Fields, n, err = parseFields(r.Fields, b[end+1:], lim.Fields)
+	if n == 0 || err != nil {
+		return 0, err
 	}
 	var g framing
 	if err = g.read(r.Fields); err != nil {
-		return err
+		return 0, err
 	}
-	if err = r.readFields(&g); err != nil {
-		return err
+	if err = r.readFields(); err != nil {
+		return 0, err
 	}
 	if err = r.frame(&g); err != nil {
-		return err
+		return 0, err
 	}
 	r.KeepAlive = g.persistent(r.Minor)
 	r.HopByHop = g.hopByHop
@@ -98,7 +112,7 @@ func (r *Request) parse(b []byte, lim Limits) *Error {
 	if r.Body == NoBody {
 		r.Upgrade = g.upgradeTo(r.Minor)
 	}
-	return nil
+	return end + 1 + n, nil
 }
 
 // checkLine checks what can be checked of a request line before its end.
@@ -117,7 +131,7 @@ func checkLine(line []byte, lim Limits) *Error {
 	case n == 0 || line[n] != ' ':
 		return bad("the request line does not begin with a method and a space")
 	case len(line) > lim.TargetBytes+maxMethodBytes+len("  HTTP/1.1\r"):
-		return &Error{Status: 414, Reason: "the request target is longer than is allowed"}
+		return errTarget
 	}
 	return nil
 }
@@ -138,7 +152,7 @@ func (r *Request) parseLine(line []byte, lim Limits) *Error {
 	r.Method = line[:first:first]
 	r.Target = line[first+1 : last : last]
 	if len(r.Target) > lim.TargetBytes {
-		return &Error{Status: 414, Reason: "the request target is longer than is allowed"}
+		return errTarget
 	}
 	if err := r.parseVersion(line[last+1:]); err != nil {
 		return err
@@ -166,7 +180,7 @@ func (r *Request) parseVersion(v []byte) *Error {
 }
 
 // readFields reads the fields that only requests have.
-func (r *Request) readFields(g *framing) *Error {
+func (r *Request) readFields() *Error {
 	hosts := 0
 	for i := range r.Fields {
 		f := &r.Fields[i]

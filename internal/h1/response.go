@@ -7,19 +7,15 @@ import "bytes"
 // (1xx) are heads without a body, 101 has Upgrade set. An *Error has status
 // 502.
 func (r *Response) Parse(buf []byte, from int, method []byte, lim Limits) (n int, err *Error) {
-	*r = Response{Fields: r.Fields[:0]}
 	lim = lim.withDefaults()
-	n = headEnd(buf, 0, from)
-	if n == 0 || n > lim.HeadBytes {
-		return 0, gateway(r.parsePart(buf, from, lim.HeadBytes))
-	}
-	if err = r.parse(buf[:n], method, lim); err != nil {
-		if early := r.parsePart(buf[:n], 0, n+1); early != nil {
-			err = early
+	if from <= 0 || headEnd(buf, 0, from) > 0 {
+		*r = Response{Fields: r.Fields[:0]}
+		n, err = r.parse(buf[:min(len(buf), lim.HeadBytes)], method, lim)
+		if n > 0 && err == nil {
+			return n, nil
 		}
-		return 0, gateway(err)
 	}
-	return n, nil
+	return 0, gateway(r.refuse(buf, from, lim, err))
 }
 
 // gateway makes an error that of a response.
@@ -30,59 +26,74 @@ func gateway(err *Error) *Error {
 	return &Error{Status: 502, Reason: err.Reason}
 }
 
-// parsePart looks at a head that has not ended yet, or is too long.
-func (r *Response) parsePart(buf []byte, from, limit int) *Error {
-	seen := buf[:min(len(buf), limit)]
-	end := bytes.IndexByte(seen, '\n')
-	switch {
-	case end >= from && end >= 0:
-		if err := r.parseLine(seen[:end]); err != nil {
-			return err
+// refuse is like that of Request.
+func (r *Response) refuse(buf []byte, from int, lim Limits, err *Error) *Error {
+	*r = Response{Fields: r.Fields[:0]}
+	end := headEnd(buf, 0, from)
+	complete := end > 0 && end <= lim.HeadBytes
+	seen := buf[:min(len(buf), lim.HeadBytes)]
+	if complete {
+		seen, from = buf[:end], 0
+	}
+	end = bytes.IndexByte(seen, '\n')
+	if end < 0 {
+		if !bytes.HasPrefix(seen, versionPrefix[:min(len(seen), len(versionPrefix))]) {
+			return bad(notHTTP1)
 		}
-	case end < 0 && !bytes.HasPrefix(seen, versionPrefix[:min(len(seen), len(versionPrefix))]):
-		return bad("the response does not begin with HTTP/1")
+	} else if end >= from {
+		if early := r.parseLine(seen[:end]); early != nil {
+			return early
+		}
 	}
-	if err := checkLF(seen, from); err != nil {
+	if early := checkLF(seen, from); early != nil {
+		return early
+	}
+	switch {
+	case complete:
 		return err
-	}
-	if len(buf) >= limit {
+	case len(buf) >= lim.HeadBytes:
 		return bad("the response head is larger than is allowed")
 	}
 	return nil
 }
 
+const notHTTP1 = "the response does not begin with HTTP/1"
+
 var versionPrefix = []byte("HTTP/1.")
 
-// parse reads a head that is complete; b ends in an empty line.
-func (r *Response) parse(b, method []byte, lim Limits) *Error {
+// parse reads a head, and gives 0 if b does not hold all of it.
+func (r *Response) parse(b, method []byte, lim Limits) (n int, err *Error) {
 	end := bytes.IndexByte(b, '\n')
-	if err := r.parseLine(b[:end]); err != nil {
-		return err
+	if end < 0 {
+		return 0, nil
 	}
-	var err *Error
-	if r.Fields, err = parseFields(r.Fields, b[end+1:len(b)-2], lim.Fields); err != nil {
-		return err
+	if err = r.parseLine(b[:end]); err != nil {
+		return 0, err
+	}
+	r.Fields, n, err = parseFields(r.Fields, b[end+1:], lim.Fields)
+	if n == 0 || err != nil {
+		return 0, err
 	}
 	var g framing
 	if err = g.read(r.Fields); err != nil {
-		return err
+		return 0, err
 	}
 	r.KeepAlive = g.persistent(r.Minor)
 	if err = r.frame(&g, method); err != nil {
-		return err
+		return 0, err
 	}
 	r.HopByHop = g.hopByHop
 	if g.late {
 		r.Fields = g.dropNamed(r.Fields)
 	}
-	return nil
+	return end + 1 + n, nil
 }
 
 // parseLine reads a status line, given without its LF. The reason phrase may be
 // empty, and so may be the space before it, which many servers leave out.
 func (r *Response) parseLine(line []byte) *Error {
 	if !bytes.HasPrefix(line, versionPrefix) {
-		return bad("the response does not begin with HTTP/1")
+		return bad(notHTTP1)
 	}
 	if line[len(line)-1] != '\r' {
 		return bad(bareLF)
