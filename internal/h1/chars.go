@@ -79,7 +79,7 @@ func trim(b []byte) []byte {
 // It looks at eight bytes at once. For each byte of w, the high bit of
 // (w - 0x20) &^ w is set if the byte is below 0x20; a borrow can set it falsely
 // only in bytes above a true one, so the lowest bit that is set is right. The
-// second half finds 0x7f as a zero byte of w ^ 0x7f in the same way.
+// high bit of (w & 0x7f) + 1 &^ w is set if the byte is 0x7f; nothing carries.
 func textEnd(b []byte, i int) int {
 	const (
 		ones = 0x0101010101010101
@@ -87,8 +87,7 @@ func textEnd(b []byte, i int) int {
 	)
 	for i+8 <= len(b) {
 		w := binary.LittleEndian.Uint64(b[i:])
-		d := w ^ 0x7f*ones
-		m := ((w-0x20*ones)&^w | (d-ones)&^d) & high
+		m := ((w - 0x20*ones) | (w&(0x7f*ones) + ones)) &^ w & high
 		if m == 0 {
 			i += 8
 			continue
@@ -111,12 +110,9 @@ func EqualFold(b []byte, lower string) bool {
 	if len(b) != len(lower) {
 		return false
 	}
-	for i := range b {
-		c := b[i]
-		if 'A' <= c && c <= 'Z' {
-			c |= 0x20
-		}
-		if c != lower[i] {
+	for i := range len(lower) {
+		c, l := b[i], lower[i]
+		if c != l && (c|0x20 != l || l < 'a' || l > 'z') {
 			return false
 		}
 	}

@@ -1,5 +1,7 @@
 package h1
 
+import "slices"
+
 // parseFields appends the field lines at the start of b to fields. It returns
 // the number of bytes they take with the empty line after them, or 0 if b does
 // not hold that line.
@@ -33,7 +35,12 @@ func parseFields(fields []Field, b []byte, limit int) (_ []Field, n int, err *Er
 		if len(fields) >= limit {
 			return fields, 0, &Error{Status: 431, Reason: "the message has more header fields than are allowed"}
 		}
-		fields = append(fields, Field{Name: name, Value: b[start:end:end], Known: Classify(name)})
+		if len(fields) == cap(fields) {
+			fields = slices.Grow(fields, 16)
+		}
+		fields = fields[:len(fields)+1]
+		f := &fields[len(fields)-1]
+		f.Name, f.Value, f.Known = name, b[start:end:end], Classify(name)
 	}
 	return fields, 0, nil
 }

@@ -120,6 +120,11 @@ func element(list []byte) (e, rest []byte, done bool) {
 
 // readOptions reads one Connection field.
 func (g *framing) readOptions(list []byte, fields []Field) *Error {
+	if EqualFold(list, "keep-alive") { // by far the most frequent
+		g.keep = true
+		g.mark(nil, KeepAlive, fields)
+		return nil
+	}
 	for done := false; !done; {
 		var o []byte
 		o, list, done = element(list)
