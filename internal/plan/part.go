@@ -144,6 +144,9 @@ type Attachment struct {
 	// Original is the hostname as the route wrote it ("" if it wrote none). It
 	// decides between routes whose Host is the same.
 	Original string `json:"original,omitempty"`
+	// OneLabel makes a wildcard Host stand for exactly one label, as Ingress
+	// has it; without, it stands for one or more, as Gateway API has it.
+	OneLabel bool `json:"oneLabel,omitempty"`
 }
 
 // Rule says which requests it takes and what becomes of them.
