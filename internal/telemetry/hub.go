@@ -19,7 +19,7 @@ const (
 	// loop more than some 50 µs at once.
 	foldCells = 256
 	// maxLate bounds the names that one fold tells a loop to forget.
-	maxLate = 256
+	maxLate = 1024
 )
 
 // Config configures a Hub.
@@ -48,27 +48,31 @@ type Hub struct {
 	version  uint64            // of the plan
 	changed  time.Time         // when the plan was last changed
 	changes  uint64
+	size     int // of a page, to begin the next with the memory it needs
 }
 
-// member is a loop as the hub sees it. Only the goroutine that holds Hub.turn
-// uses it, except for what batch carries.
+// member is a loop as the hub sees it.
 type member struct {
-	loop   *Loop
-	name   string
-	post   func(func())
-	back   chan *batch // at most one batch is under way
-	idle   *batch      // nil while it is under way
-	last   batch       // the fixed counts of the newest batch; cells are not kept
+	loop *Loop
+	name string
+	post func(func()) error
+	back chan *batch // at most one batch is under way
+
+	// Only who holds Hub.turn uses these.
+	idle   *batch // nil while it is under way
 	posted time.Time
-	lag    time.Duration
-	late   Names // what the loop is to forget with the next fold
+
+	// Guarded by Hub.mu.
+	last batch // the newest batch, without its cells
+	lag  time.Duration
+	late Names // what the loop is to forget with the next fold
 }
 
 // batch carries counts from a loop to the hub.
 type batch struct {
 	routes   []entry
 	services []entry
-	more     bool // cells are left for another fold
+	left     int // cells left for another fold
 	late     Names
 
 	counts  Counts
@@ -98,9 +102,10 @@ func NewHub(config Config) *Hub {
 	}
 }
 
-// Attach makes the Loop of an event loop. post must run a function on that
-// event loop; it may be called from any goroutine and must not block.
-func (h *Hub) Attach(post func(func())) *Loop {
+// Attach makes the Loop of an event loop. post has a function run on that event
+// loop, in the order of the calls; it may be called from any goroutine, must not
+// block, and returns an error where the function will not run.
+func (h *Hub) Attach(post func(func()) error) *Loop {
 	l := newLoop(h.config.Log)
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -131,7 +136,7 @@ func (h *Hub) Detach(l *Loop) {
 	for m.idle = new(batch); ; {
 		l.fold(m.idle, time.Now())
 		h.merge(m, m.idle)
-		if !m.idle.more {
+		if m.idle.left == 0 {
 			break
 		}
 	}
@@ -170,8 +175,20 @@ func (h *Hub) Use(version uint64, added, removed Names) {
 		return
 	}
 	for _, m := range loops {
-		m.post(func() { m.loop.drop(removed) })
+		if err := m.post(func() { m.loop.drop(removed) }); err != nil {
+			h.mu.Lock()
+			m.late.add(removed) // with the next fold, then
+			h.mu.Unlock()
+		}
 	}
+}
+
+// add adds names as far as the bound lets it. A name that is left out comes
+// again when its loop counts it again.
+func (n *Names) add(o Names) {
+	n.Routes = append(n.Routes, o.Routes[:min(len(o.Routes), max(maxLate-len(n.Routes), 0))]...)
+	n.Services = append(n.Services, o.Services[:min(len(o.Services), max(maxLate-len(n.Services), 0))]...)
+	n.Sockets = append(n.Sockets, o.Sockets[:min(len(o.Sockets), max(maxLate-len(n.Sockets), 0))]...)
 }
 
 // Retain is Use for a caller that knows all names of the plan but not what
@@ -207,14 +224,15 @@ func missing[V any](have map[string]V, want []string) []string {
 // then shows its counts of the scrape before. It ends early with ctx.
 func (h *Hub) AppendMetrics(ctx context.Context, dst []byte) []byte {
 	h.gather(ctx)
-	p := Page{text: dst}
 	process := processNow()
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	p := Page{text: slices.Grow(dst, h.size)}
 	for i := range families {
 		p.Family(families[i].Metric)
 		families[i].show(h, &p, &process)
 	}
+	h.size = len(p.text) - len(dst) + len(p.text)/16
 	return p.text
 }
 
@@ -232,11 +250,12 @@ func (h *Hub) gather(ctx context.Context) {
 	h.mu.Lock()
 	loops := slices.Clone(h.loops)
 	h.mu.Unlock()
+	since := time.Now()
 	for _, m := range loops {
 		h.ask(m)
 	}
 	for _, m := range loops {
-		h.collect(ctx, m)
+		h.collect(ctx, m, since)
 	}
 }
 
@@ -246,35 +265,65 @@ func (h *Hub) ask(m *member) {
 		return
 	}
 	b := m.idle
-	m.idle = nil
+	h.mu.Lock()
 	b.late, m.late = m.late, Names{}
-	m.posted = time.Now()
-	posted := m.posted
-	m.post(func() {
+	h.mu.Unlock()
+	posted := time.Now()
+	err := m.post(func() {
 		m.loop.fold(b, posted)
 		m.back <- b // never blocks: no other batch is under way
 	})
+	if err != nil {
+		h.mu.Lock()
+		m.late.add(b.late)
+		h.mu.Unlock()
+		return
+	}
+	m.idle, m.posted = nil, posted
 }
 
-// collect merges the batches of one loop until it has no more, or ctx ends.
-func (h *Hub) collect(ctx context.Context, m *member) {
-	for {
-		select {
-		case b := <-m.back:
-			m.idle = b
-			h.mu.Lock()
-			h.merge(m, b)
-			h.mu.Unlock()
-			if !b.more {
-				return
-			}
-			h.ask(m)
-		case <-ctx.Done():
-			h.mu.Lock()
+// collect merges the batches of one loop until it has what the loop held when
+// it was asked, or ctx ends. A batch from before since, which an earlier gather
+// gave up on, is followed by a new one.
+func (h *Hub) collect(ctx context.Context, m *member, since time.Time) {
+	left := -1 // cells that another fold should bring; a busy loop always has new ones
+	for m.idle == nil {
+		b := m.receive(ctx)
+		h.mu.Lock()
+		if b == nil {
 			m.lag = time.Since(m.posted)
 			h.mu.Unlock()
 			return
 		}
+		m.idle = b
+		h.merge(m, b)
+		h.mu.Unlock()
+		if left < 0 {
+			left = b.left
+		} else {
+			left -= foldCells
+		}
+		if stale := m.posted.Before(since); stale {
+			left = -1
+			h.ask(m)
+		} else if left > 0 {
+			h.ask(m)
+		}
+	}
+}
+
+// receive waits for the batch under way; it is nil if ctx ends first.
+func (m *member) receive(ctx context.Context) *batch {
+	select {
+	case b := <-m.back:
+		return b
+	case <-ctx.Done():
+	}
+	select {
+	case b := <-m.back: // was there in time, behind a loop that was not
+		return b
+	default:
+		return nil
 	}
 }
 
@@ -296,10 +345,9 @@ func (h *Hub) merge(m *member, b *batch) {
 func (l *Loop) fold(b *batch, posted time.Time) {
 	b.lag = time.Since(posted)
 	l.drop(b.late)
-	room := foldCells
-	b.routes, room = l.routes.fold(b.routes[:0], room)
-	b.services, room = l.services.fold(b.services[:0], room)
-	b.more = room == 0 && len(l.routes.dirty)+len(l.services.dirty) > 0
+	b.routes = l.routes.fold(b.routes[:0], foldCells)
+	b.services = l.services.fold(b.services[:0], foldCells-len(b.routes))
+	b.left = len(l.routes.dirty) + len(l.services.dirty)
 	b.counts, b.fixed = l.Counts, l.fixed
 	if b.sockets == nil {
 		b.sockets = make(map[string]Socket)
@@ -314,13 +362,10 @@ func (l *Loop) fold(b *batch, posted time.Time) {
 	}
 }
 
-// fold moves up to room cells to dst, and returns the room that is left.
-func (t *table) fold(dst []entry, room int) ([]entry, int) {
-	for room > 0 && len(t.dirty) > 0 {
-		last := len(t.dirty) - 1
-		c := t.dirty[last]
-		t.dirty[last] = nil
-		t.dirty = t.dirty[:last]
+// fold moves up to room cells to dst, those first that wait longest.
+func (t *table) fold(dst []entry, room int) []entry {
+	n := min(room, len(t.dirty))
+	for _, c := range t.dirty[:n] {
 		c.dirty = false
 		if len(dst) < cap(dst) {
 			dst = dst[:len(dst)+1] // its codes have memory already
@@ -330,9 +375,11 @@ func (t *table) fold(dst []entry, room int) ([]entry, int) {
 		e := &dst[len(dst)-1]
 		e.name = c.name
 		c.moveTo(&e.tally)
-		room--
 	}
-	return dst, room
+	rest := copy(t.dirty, t.dirty[n:])
+	clear(t.dirty[rest:])
+	t.dirty = t.dirty[:rest]
+	return dst
 }
 
 func (f *fixed) add(o *fixed) {

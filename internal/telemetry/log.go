@@ -16,8 +16,8 @@ const (
 	flushAfter = 100 * time.Millisecond
 	// queueDefault is how many buffers may wait for the writer: 2 MiB of lines.
 	queueDefault = 64
-	// maxSpare is how many empty buffers are kept.
-	maxSpare = 8
+	// spareTimeout is how long empty buffers are kept after the last write.
+	spareTimeout = 10 * time.Second
 	// drainTimeout bounds how long Run waits at its end for a writer that hangs.
 	drainTimeout = 2 * time.Second
 )
@@ -44,7 +44,7 @@ func NewLog(w io.Writer, queue int) *Log {
 	if queue <= 0 {
 		queue = queueDefault
 	}
-	return &Log{w: w, queue: make(chan *lines, queue), spares: make(chan *lines, maxSpare)}
+	return &Log{w: w, queue: make(chan *lines, queue), spares: make(chan *lines, queue)}
 }
 
 // Run writes until ctx ends, then writes what is queued and returns; so ctx
@@ -72,10 +72,17 @@ func (g *Log) Run(ctx context.Context) error {
 }
 
 func (g *Log) writeAll(ctx context.Context) {
+	idle := time.NewTimer(spareTimeout) // after a burst its buffers would stay for good
+	defer idle.Stop()
 	for {
 		select {
 		case b := <-g.queue:
 			g.write(b)
+			idle.Reset(spareTimeout)
+		case <-idle.C:
+			for range len(g.spares) {
+				g.spare()
+			}
 		case <-ctx.Done():
 			for range len(g.queue) {
 				g.write(<-g.queue)

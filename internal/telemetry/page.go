@@ -69,16 +69,21 @@ func (p *Page) Value(v float64, values ...string) {
 	p.text = append(p.text, '\n')
 }
 
+// boundLabels are the values of the label "le".
+var boundLabels = func() (labels [numBounds + 1]string) {
+	for i, b := range bounds {
+		labels[i] = strconv.FormatFloat(b.Seconds(), 'g', -1, 64)
+	}
+	labels[numBounds] = "+Inf"
+	return labels
+}()
+
 // times writes a histogram.
 func (p *Page) times(h *histogram, values ...string) {
 	var n uint64
 	for i, in := range h.buckets {
 		n += in
-		le := "+Inf"
-		if i < numBounds {
-			le = strconv.FormatFloat(bounds[i].Seconds(), 'g', -1, 64)
-		}
-		p.series("_bucket", values, "le", le)
+		p.series("_bucket", values, "le", boundLabels[i])
 		p.text = strconv.AppendUint(p.text, n, 10)
 		p.text = append(p.text, '\n')
 	}
@@ -115,6 +120,10 @@ func (p *Page) label(sep byte, name, value string) {
 	p.text = append(p.text, sep)
 	p.text = append(p.text, name...)
 	p.text = append(p.text, '=', '"')
+	if !strings.ContainsAny(value, "\"\\\n") && utf8.ValidString(value) {
+		p.text = append(append(p.text, value...), '"')
+		return
+	}
 	for _, r := range value { // a byte that is not UTF-8 becomes U+FFFD
 		switch r {
 		case '"', '\\':
