@@ -1,0 +1,343 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"windrose.dev/windrose/internal/object"
+	"windrose.dev/windrose/internal/plan"
+)
+
+// Version says which windrose runs.
+type Version struct {
+	Version string `json:"version"`
+	Commit  string `json:"commit,omitempty"`
+	Go      string `json:"go"`
+	OS      string `json:"os"`
+	Arch    string `json:"arch"`
+}
+
+// Summary is what the data plane was given, in numbers and addresses.
+type Summary struct {
+	Version  uint64            `json:"version"`
+	Applied  uint64            `json:"applied"` // the version that the data plane uses
+	Ready    bool              `json:"ready"`
+	Since    time.Time         `json:"since"`
+	Parts    map[plan.Kind]int `json:"parts"`
+	Sockets  []string          `json:"sockets,omitempty"`
+	PID      int               `json:"dataPlanePID,omitempty"`
+	Restarts uint64            `json:"dataPlaneRestarts"`
+	// All is every part, private keys left out; only if asked for.
+	All []*plan.Part `json:"all,omitempty"`
+}
+
+// Event is one line of a watch.
+type Event struct {
+	Type EventType `json:"type"`
+	Item Item      `json:"item"`
+}
+
+// EventType says what happened to an object.
+type EventType string
+
+// The types of events. Synced has no item: all that was there has been told.
+const (
+	Added    EventType = "ADDED"
+	Modified EventType = "MODIFIED"
+	Deleted  EventType = "DELETED"
+	Synced   EventType = "SYNCED"
+)
+
+// Failure is the body of an answer that is not 200.
+type Failure struct {
+	Error string `json:"error"`
+	Mend  string `json:"mend,omitempty"`
+}
+
+func fail(w http.ResponseWriter, status int, what, mend string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(Failure{Error: what, Mend: mend})
+}
+
+// reply sends v; an error means that the client has gone.
+func reply(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	json.NewEncoder(w).Encode(v)
+}
+
+// current is the View, or nil after the answer that there is none.
+func (s *Server) current(w http.ResponseWriter) *View {
+	v := s.view.Load()
+	if v == nil {
+		w.Header().Set("Retry-After", "1")
+		fail(w, http.StatusServiceUnavailable, "windrose is starting and has not read its configuration yet", "ask again in a second")
+	}
+	return v
+}
+
+func parseQuery(r *http.Request) query {
+	values := r.URL.Query()
+	return query{
+		kinds:     values["kind"],
+		namespace: values.Get("namespace"),
+		name:      values.Get("name"),
+		details:   values.Get("details") != "",
+	}
+}
+
+func (s *Server) objects(w http.ResponseWriter, r *http.Request) {
+	v := s.current(w)
+	if v == nil {
+		return
+	}
+	q := parseQuery(r)
+	findings := v.findingsByObject()
+	w.Header().Set("Content-Type", "application/json")
+	io.WriteString(w, `{"items":[`)
+	enc, comma := json.NewEncoder(w), ""
+	for o := range v.Set.All {
+		key := object.KeyOf(o)
+		if !q.takes(key) {
+			continue
+		}
+		it, err := s.item(v, o, findings[key], q.details)
+		if err != nil {
+			continue // no object of a Set is like that
+		}
+		io.WriteString(w, comma)
+		if enc.Encode(it) != nil {
+			return
+		}
+		comma = ","
+	}
+	io.WriteString(w, "]}\n")
+}
+
+func (s *Server) findings(w http.ResponseWriter, _ *http.Request) {
+	v := s.current(w)
+	if v == nil {
+		return
+	}
+	all := make([]object.Finding, 0, len(v.Findings))
+	for _, f := range v.Findings {
+		all = append(all, public(f))
+	}
+	reply(w, map[string]any{"items": all})
+}
+
+func (s *Server) plan(w http.ResponseWriter, r *http.Request) {
+	v := s.current(w)
+	if v == nil {
+		return
+	}
+	c := v.Control
+	sum := Summary{
+		Version: c.Version, Applied: c.Applied, Ready: c.Ready(), Since: c.Since,
+		Parts: map[plan.Kind]int{}, PID: c.DataPlanePID, Restarts: c.Restarts,
+	}
+	all := r.URL.Query().Get("parts") != ""
+	for _, p := range v.Parts {
+		sum.Parts[p.Key.Kind]++
+		if p.Socket != nil {
+			sum.Sockets = append(sum.Sockets, p.Socket.Addr.String())
+		}
+		if all {
+			sum.All = append(sum.All, withoutKey(p))
+		}
+	}
+	reply(w, sum)
+}
+
+// withoutKey gives a part that may leave: a certificate without its key.
+func withoutKey(p *plan.Part) *plan.Part {
+	if p.Certificate == nil {
+		return p
+	}
+	part, cert := *p, *p.Certificate
+	cert.Key = nil
+	part.Certificate = &cert
+	return &part
+}
+
+func (s *Server) version(w http.ResponseWriter, _ *http.Request) { reply(w, s.cfg.Version) }
+
+func (s *Server) live(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "live\n") }
+
+func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
+	v := s.view.Load()
+	switch {
+	case v == nil:
+		http.Error(w, "not ready: the configuration has not been read yet", http.StatusServiceUnavailable)
+	case !v.Control.DataPlaneUp:
+		http.Error(w, "not ready: the data plane is not connected", http.StatusServiceUnavailable)
+	case !v.Control.Ready():
+		http.Error(w, "not ready: the data plane has not applied the configuration yet", http.StatusServiceUnavailable)
+	default:
+		io.WriteString(w, "ready\n")
+	}
+}
+
+// watch tells what is there, then what changes.
+func (s *Server) watch(w http.ResponseWriter, r *http.Request) {
+	changed := make(chan struct{}, 1)
+	if !s.enter(changed) {
+		fail(w, http.StatusTooManyRequests, fmt.Sprintf("%d watches are open, which is the limit", maxWatchers), "end one of them")
+		return
+	}
+	defer s.leave(changed)
+	w.Header().Set("Content-Type", "application/jsonl")
+	t := &watcher{server: s, query: parseQuery(r), out: w, control: http.NewResponseController(w), seen: map[object.Key]seen{}}
+	tick := time.NewTicker(watchPause)
+	defer tick.Stop()
+	for {
+		if v := s.view.Load(); v != nil {
+			if err := t.tell(v); err != nil {
+				return
+			}
+		}
+		select {
+		case <-r.Context().Done():
+			return
+		case <-changed:
+		}
+		select {
+		case <-r.Context().Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (s *Server) enter(c chan struct{}) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.watchers) >= maxWatchers {
+		return false
+	}
+	s.watchers[c] = struct{}{}
+	return true
+}
+
+func (s *Server) leave(c chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.watchers, c)
+}
+
+// watcher is one client that watches.
+type watcher struct {
+	server  *Server
+	query   query
+	out     io.Writer
+	control *http.ResponseController
+	seen    map[object.Key]seen
+	synced  bool
+}
+
+// seen is what a watcher was told about an object; unchanged objects keep
+// their pointers.
+type seen struct {
+	object metav1.Object
+	status *object.Status
+	round  bool
+}
+
+// tell sends how v differs from what was told.
+func (t *watcher) tell(v *View) error {
+	findings := v.findingsByObject()
+	round := !t.synced // any value that differs from the round before will do
+	for _, s := range t.seen {
+		round = !s.round
+		break
+	}
+	if err := t.control.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return err
+	}
+	enc := json.NewEncoder(t.out)
+	for o := range v.Set.All {
+		key := object.KeyOf(o)
+		if !t.query.takes(key) {
+			continue
+		}
+		now := seen{object: o, status: v.status(key), round: round}
+		old, known := t.seen[key]
+		t.seen[key] = now
+		if known && old.object == now.object && old.status == now.status {
+			continue
+		}
+		it, err := t.server.item(v, o, findings[key], t.query.details)
+		if err != nil {
+			return err
+		}
+		kind := Added
+		if known {
+			kind = Modified
+		}
+		if err := enc.Encode(Event{Type: kind, Item: it}); err != nil {
+			return err
+		}
+	}
+	for key, s := range t.seen {
+		if s.round == round {
+			continue
+		}
+		delete(t.seen, key)
+		if err := enc.Encode(Event{Type: Deleted, Item: Item{Key: key, Object: json.RawMessage("null")}}); err != nil {
+			return err
+		}
+	}
+	if !t.synced {
+		t.synced = true
+		if err := enc.Encode(Event{Type: Synced, Item: Item{Object: json.RawMessage("null")}}); err != nil {
+			return err
+		}
+	}
+	return t.control.Flush()
+}
+
+// metrics writes the control part's numbers and then the data plane's page.
+func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+	var page []byte
+	up := 0
+	if s.cfg.Metrics != "" {
+		var err error
+		if page, err = fetch(r.Context(), s.cfg.Metrics); err == nil {
+			up = 1
+		}
+	}
+	v := s.view.Load()
+	if v == nil {
+		v = &View{Set: &object.Set{}}
+	}
+	writeMetrics(w, s.cfg.Version, v, up)
+	w.Write(page)
+}
+
+// fetch gets the data plane's page, whole or not at all.
+func fetch(ctx context.Context, url string) ([]byte, error) {
+	const maxPage = 64 << 20
+	ctx, cancel := context.WithTimeout(ctx, metricsTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("get %s: status %d", url, resp.StatusCode)
+	}
+	return io.ReadAll(io.LimitReader(resp.Body, maxPage))
+}
