@@ -14,7 +14,7 @@ func TestRun(t *testing.T) {
 	steps := []struct {
 		name   string
 		now    time.Time
-		before func(t *testing.T)
+		remove []string
 		made   bool
 		sameCA bool
 	}{
@@ -22,21 +22,23 @@ func TestRun(t *testing.T) {
 		{name: "the second does nothing", now: now.Add(time.Hour), sameCA: true},
 		{
 			name: "a missing Secret is made again by the same authority", now: now, made: true, sameCA: true,
-			before: func(t *testing.T) { remove(t, dir, "tls/secret.yaml") },
+			remove: []string{"tls/secret.yaml"},
 		},
 		{
 			name: "a certificate that is about to end is replaced by the same authority", now: now.Add(leafLife - renew), made: true, sameCA: true,
 		},
 		{
 			name: "an authority without its key is replaced", now: now, made: true,
-			before: func(t *testing.T) { remove(t, dir, "ca.key"); remove(t, dir, "pingdo.net.crt") },
+			remove: []string{"ca.key", "pingdo.net.crt"},
 		},
 	}
 	var ca []byte
 	for _, s := range steps {
 		t.Run(s.name, func(t *testing.T) {
-			if s.before != nil {
-				s.before(t)
+			for _, name := range s.remove {
+				if err := os.Remove(filepath.Join(dir, name)); err != nil {
+					t.Fatal(err)
+				}
 			}
 			made, err := run(dir, s.now)
 			if err != nil {
@@ -55,13 +57,6 @@ func TestRun(t *testing.T) {
 			ca = crt
 			verify(t, dir, s.now)
 		})
-	}
-}
-
-func remove(t *testing.T, dir, name string) {
-	t.Helper()
-	if err := os.Remove(filepath.Join(dir, name)); err != nil {
-		t.Fatal(err)
 	}
 }
 

@@ -1,0 +1,188 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"embed"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"text/template"
+	"time"
+)
+
+//go:embed peers
+var peers embed.FS
+
+// Where everything listens, on 127.0.0.1.
+const (
+	upstreamPort = 21000
+	targetHost   = "h7.bench.example"
+)
+
+// contender is a proxy under test.
+type contender struct {
+	name       string
+	plain, tls int // ports
+	path       string
+	version    func(context.Context) string
+	// start runs it and returns once it answers.
+	start func(context.Context) (*running, error)
+}
+
+// running is a contender that answers.
+type running struct {
+	contender
+	process *process
+	proxy   []int // the processes that carry traffic
+	control []int // the others
+}
+
+func all(m *machine, o options) []contender {
+	peer := func(name string, port int, argv, version []string) contender {
+		c := contender{
+			name: name, plain: port, tls: port + 1, path: "/s0/items",
+			version: func(ctx context.Context) string { return versionOf(ctx, version) },
+		}
+		c.start = func(ctx context.Context) (*running, error) {
+			if err := m.configure(c); err != nil {
+				return nil, err
+			}
+			p, err := m.start(ctx, name, m.proxyCPU, true, argv...)
+			if err != nil {
+				return nil, err
+			}
+			r := &running{contender: c, process: p}
+			if err := r.wait(ctx, 20*time.Second); err != nil {
+				p.stop()
+				return nil, err
+			}
+			r.proxy = p.pids()
+			return r, nil
+		}
+		return c
+	}
+	return []contender{
+		windrose(m, o.binary, "windrose", o.routes, 21010),
+		peer("nginx", 21020, []string{"/usr/sbin/nginx", "-c", filepath.Join(m.dir, "nginx.conf"), "-p", m.dir}, []string{"/usr/sbin/nginx", "-v"}),
+		peer("haproxy", 21030, []string{"/usr/sbin/haproxy", "-f", filepath.Join(m.dir, "haproxy.cfg")}, []string{"/usr/sbin/haproxy", "-v"}),
+		peer("envoy", 21040, []string{m.envoy, "-c", filepath.Join(m.dir, "envoy.yaml"), "--concurrency", "1", "--disable-hot-restart", "-l", "error"}, []string{m.envoy, "--version"}),
+	}
+}
+
+func pick(all []contender, only string) []contender {
+	if only == "" {
+		return all
+	}
+	var some []contender
+	for _, c := range all {
+		if strings.Contains(","+only+",", ","+c.name+",") {
+			some = append(some, c)
+		}
+	}
+	return some
+}
+
+// configure fills in the peer's configuration.
+func (m *machine) configure(c contender) error {
+	t, err := template.ParseFS(peers, "peers/"+c.name+".*")
+	if err != nil {
+		return err
+	}
+	var out bytes.Buffer
+	data := map[string]any{
+		"Dir": m.dir, "Upstream": upstreamPort, "Plain": c.plain, "TLS": c.tls, "Admin": c.plain + 2,
+		"Host": targetHost, "Prefix": "/s0", "EnvoyListeners": map[string]int{"plain": c.plain, "tls": c.tls},
+	}
+	if err := t.Execute(&out, data); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(m.dir, t.Name()), out.Bytes(), 0o600)
+}
+
+// versionOf is the first version-like word that a program prints.
+func versionOf(ctx context.Context, argv []string) string {
+	out, err := exec.CommandContext(ctx, argv[0], argv[1:]...).CombinedOutput()
+	if err != nil {
+		return "unknown"
+	}
+	for _, w := range strings.FieldsFunc(string(out), func(r rune) bool { return strings.ContainsRune(" \n\t/,:", r) }) {
+		if strings.Count(w, ".") >= 2 && w[0] >= '0' && w[0] <= '9' {
+			return w
+		}
+	}
+	line, _, _ := strings.Cut(string(out), "\n")
+	return strings.TrimSpace(line)
+}
+
+// wait returns when both ports answer the target with 200.
+func (r *running) wait(ctx context.Context, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for _, scheme := range []string{"http", "https"} {
+		for {
+			err := r.ask(ctx, scheme)
+			if err == nil {
+				break
+			}
+			select {
+			case <-r.process.done:
+				return fmt.Errorf("%s ended; see %s", r.name, r.process.log.Name())
+			default:
+			}
+			if pause(ctx, 50*time.Millisecond) != nil {
+				return fmt.Errorf("%s does not answer over %s: %w; see %s", r.name, scheme, err, r.process.log.Name())
+			}
+		}
+	}
+	return nil
+}
+
+func (r *running) port(scheme string) int {
+	if scheme == "https" {
+		return r.tls
+	}
+	return r.plain
+}
+
+func (r *running) ask(ctx context.Context, scheme string) error {
+	client := http.Client{
+		Timeout: 2 * time.Second,
+		Transport: &http.Transport{
+			DisableKeepAlives: true,
+			// The certificate was made for this run.
+			TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+			DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+				var d net.Dialer
+				return d.DialContext(ctx, network, net.JoinHostPort("127.0.0.1", strconv.Itoa(r.port(scheme))))
+			},
+		},
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://"+targetHost+r.path, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("answered %s", resp.Status)
+	}
+	return nil
+}
+
+func (r *running) memory(pids []int) int {
+	sum := 0
+	for _, pid := range pids {
+		sum += rss(pid)
+	}
+	return sum
+}
