@@ -276,7 +276,7 @@ func children(pid int) []int {
 		if err != nil {
 			continue
 		}
-		for _, f := range strings.Fields(string(data)) {
+		for f := range strings.FieldsSeq(string(data)) {
 			if child, err := strconv.Atoi(f); err == nil {
 				all = append(all, child)
 			}

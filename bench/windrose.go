@@ -106,11 +106,11 @@ func writeManifests(m *machine, dir string, c contender, routes int) error {
 		return err
 	}
 	b64 := base64.StdEncoding.EncodeToString
-	base := fmt.Sprintf(baseManifest, c.plain, c.tls, b64(crt), b64(key), upstreamPort)
+	base := fmt.Appendf(nil, baseManifest, c.plain, c.tls, b64(crt), b64(key), upstreamPort)
 	for s := range services(routes) {
-		base += fmt.Sprintf(serviceManifest, s)
+		base = fmt.Appendf(base, serviceManifest, s)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "config", "base.yaml"), []byte(base), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "config", "base.yaml"), base, 0o600); err != nil {
 		return err
 	}
 	for i := range routes {
