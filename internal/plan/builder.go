@@ -74,7 +74,7 @@ type change struct {
 	listeners map[string]bool   // came, went or changed
 	flipped   map[string]bool   // listeners that came or went
 	certs     map[string]bool
-	sockets   map[string]bool // to be built anew
+	sockets   map[string]bool                             // to be built anew
 	edits     map[string]map[string]map[string]*tableEdit // by listener, host, original hostname
 }
 
