@@ -80,11 +80,9 @@ func HandshakeResult(err error) Handshake {
 func nothingInCommon(text string) bool {
 	for _, part := range []string{
 		"unsupported versions",
-		"no cipher suite supported by both",
-		"no mutually supported",
+		"supported by both client and server", // cipher suites, curves, key exchanges
 		"unsupported application protocols",
-		"no ECDHE curve supported by both",
-		"supported by both client and server",
+		"doesn't support any of the certificate's signature algorithms",
 	} {
 		if strings.Contains(text, part) {
 			return true
