@@ -1,0 +1,126 @@
+package loop
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// Backlog of a listening socket; the kernel caps it at net.core.somaxconn.
+const Backlog = 4096
+
+// acceptBudget is how many connections one turn accepts from a socket.
+const acceptBudget = 64
+
+// Bind opens a listening TCP socket at addr. Several may be bound to one
+// address (SO_REUSEPORT), one for each loop: the kernel spreads connections
+// over them. "::" takes IPv4 too.
+func Bind(addr netip.AddrPort) (fd int, err error) {
+	sa, family := sockaddr(addr)
+	fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil && addr.Addr() == netip.IPv6Unspecified() && errors.Is(err, unix.EAFNOSUPPORT) {
+		return Bind(netip.AddrPortFrom(netip.IPv4Unspecified(), addr.Port()))
+	}
+	if err != nil {
+		return -1, fmt.Errorf("open socket: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			unix.Close(fd)
+			fd = -1
+		}
+	}()
+	options := [][3]int{
+		{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1},
+		{unix.SOL_SOCKET, unix.SO_REUSEPORT, 1},
+		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1}, // accepted sockets inherit it
+	}
+	if addr.Addr() == netip.IPv6Unspecified() {
+		options = append(options, [3]int{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 0})
+	}
+	for _, o := range options {
+		if err := unix.SetsockoptInt(fd, o[0], o[1], o[2]); err != nil {
+			return fd, fmt.Errorf("set socket option: %w", err)
+		}
+	}
+	if err := unix.Bind(fd, sa); err != nil {
+		return fd, fmt.Errorf("bind %v: %w", addr, err)
+	}
+	if err := unix.Listen(fd, Backlog); err != nil {
+		return fd, fmt.Errorf("listen on %v: %w", addr, err)
+	}
+	return fd, nil
+}
+
+// Listener accepts connections on a loop.
+type Listener struct {
+	loop   *Loop
+	fd     int
+	id     uint32
+	accept func(fd int, peer netip.AddrPort)
+	full   func(error)
+	retry  Timer
+}
+
+// Listen has accept called for each connection that comes in on fd, a socket of
+// Bind, which the Listener closes. accept owns the descriptor it is given; full,
+// if not nil, is told when the process cannot accept for want of descriptors or
+// memory: the listener tries again by itself.
+func (l *Loop) Listen(fd int, accept func(fd int, peer netip.AddrPort), full func(error)) (*Listener, error) {
+	ln := &Listener{loop: l, fd: fd, accept: accept, full: full}
+	ln.retry.F = func() { ln.event(unix.EPOLLIN) }
+	id, err := l.register(fd, ln)
+	if err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	ln.id = id
+	return ln, nil
+}
+
+func (ln *Listener) event(uint32) {
+	for range acceptBudget {
+		if ln.fd < 0 || !ln.acceptOne() {
+			return
+		}
+	}
+	// Edge-triggered: nobody tells of the rest again.
+	ln.loop.Arm(&ln.retry, ln.loop.Now())
+}
+
+func (ln *Listener) acceptOne() bool {
+	fd, peer, e := sysAccept(ln.fd)
+	switch e {
+	case 0:
+		ln.accept(fd, peer)
+		return true
+	case unix.EAGAIN:
+		return false
+	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
+		if ln.full != nil {
+			ln.full(e)
+		}
+		ln.loop.Arm(&ln.retry, ln.loop.Now()+100e6)
+		return false
+	}
+	return true // the peer gave up while it waited
+}
+
+// Close takes what already waits to be accepted, then closes the socket: a
+// connection that the kernel completed is served, not reset.
+func (ln *Listener) Close() {
+	if ln.fd < 0 {
+		return
+	}
+	for range Backlog {
+		if !ln.acceptOne() {
+			break
+		}
+	}
+	ln.loop.Stop(&ln.retry)
+	unix.Close(ln.fd)
+	ln.fd = -1
+	ln.loop.unregister(ln.id)
+}

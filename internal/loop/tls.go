@@ -1,0 +1,300 @@
+package loop
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TLS is crypto/tls on a loop. A handshake costs hundreds of microseconds of
+// processor time and cannot be suspended, so it runs on a goroutine of its own
+// from the first bytes of the client on, at most Handshakes.Running of them at
+// a time. Afterwards the session is the loop's alone: crypto/tls reads from and
+// writes to the socket through transport, whose Read returns a temporary error
+// when the socket is empty. crypto/tls keeps a session usable across such
+// errors; tls_test.go holds every Go release to that.
+
+// Handshakes bounds what TLS handshakes may cost. It is shared by the loops of
+// a process.
+type Handshakes struct {
+	running chan struct{} // tokens for using the processor
+	open    atomic.Int64  // handshakes begun and not ended, waiting ones included
+	max     int64
+}
+
+// NewHandshakes allows so many to compute at the same time, and so many to be
+// open.
+func NewHandshakes(running, open int) *Handshakes {
+	return &Handshakes{running: make(chan struct{}, running), max: int64(open)}
+}
+
+// ErrBusy is the error of a handshake that was refused because too many are open.
+var ErrBusy = errors.New("too many TLS handshakes are open")
+
+// HandshakeTimeout is told to a handler when CancelHandshake ended a handshake.
+var errCancelled = errors.New("the TLS handshake took too long")
+
+// session is the TLS side of a Conn.
+type session struct {
+	c       *Conn
+	conn    *tls.Conn
+	limits  *Handshakes
+	state   *tls.ConnectionState
+	phase   phase
+	pending bool // conn may hold plaintext that was not read yet
+	left    bool // Close was called while the handshake ran
+
+	wakeup    chan struct{} // size 1: the socket has something new
+	cancelled atomic.Bool
+	batch     bool // writes gather in the loop's cipher buffer
+}
+
+type phase uint8
+
+const (
+	waiting  phase = iota // for the first bytes of the handshake
+	shaking               // a goroutine owns the descriptor
+	standing              // the loop owns the session
+)
+
+// StartTLS makes c a TLS server connection. Ready is first called with Drained
+// when the handshake has ended well, or with Err.
+func (c *Conn) StartTLS(cfg *tls.Config, limits *Handshakes) {
+	s := &session{c: c, limits: limits, wakeup: make(chan struct{}, 1)}
+	s.conn = tls.Server((*transport)(s), cfg)
+	c.tls = s
+}
+
+// CancelHandshake ends a handshake that takes too long: Ready is called with an
+// Err. It does nothing once the handshake has ended.
+func (c *Conn) CancelHandshake() {
+	s := c.tls
+	if s == nil || s.phase == standing {
+		return
+	}
+	if s.phase == waiting {
+		c.call(Ready{Err: errCancelled})
+		return
+	}
+	s.cancelled.Store(true)
+	_ = unix.Shutdown(c.fd, unix.SHUT_RDWR)
+	s.signal()
+}
+
+func (s *session) handshaking() bool { return s.phase != standing }
+
+// poke is called by the loop when the socket has an event during a handshake.
+func (s *session) poke() {
+	if s.phase == shaking {
+		s.signal()
+		return
+	}
+	if !s.c.canRead {
+		return
+	}
+	if s.limits.open.Add(1) > s.limits.max {
+		s.limits.open.Add(-1)
+		s.c.call(Ready{Err: ErrBusy})
+		return
+	}
+	s.phase = shaking
+	go s.handshake()
+}
+
+func (s *session) signal() {
+	select {
+	case s.wakeup <- struct{}{}:
+	default:
+	}
+}
+
+// handshake runs on its own goroutine, the only user of the descriptor until it
+// posts its result. It ends when the socket does: the loop bounds its time with
+// CancelHandshake.
+func (s *session) handshake() {
+	s.limits.running <- struct{}{}
+	err := s.conn.Handshake()
+	<-s.limits.running
+	s.limits.open.Add(-1)
+	if s.c.loop.Post(func() { s.settle(err) }) != nil {
+		unix.Close(s.c.fd) // the loop is gone, and left the descriptor to us
+	}
+}
+
+// settle gives the session to the loop.
+func (s *session) settle(err error) {
+	c := s.c
+	s.phase = standing
+	if s.left {
+		c.release()
+		return
+	}
+	if err == nil {
+		state := s.conn.ConnectionState()
+		// The chain of a peer is not needed twice, and weighs more than the session.
+		s.state = &state
+	} else if s.cancelled.Load() {
+		err = errCancelled
+	}
+	// Events that came meanwhile were only signals.
+	c.canRead, c.canWrite, s.pending = true, true, true
+	s.wakeup = nil
+	c.call(Ready{Read: true, Drained: true, Hangup: c.hangup, Err: err})
+}
+
+// leave is called by Close; it says whether the descriptor must stay open
+// because a handshake still uses it.
+func (s *session) leave() bool {
+	if s.phase != shaking {
+		if s.phase == standing && s.c.err == nil && len(s.c.out) == 0 {
+			s.closeNotify()
+		}
+		return false
+	}
+	if !s.left {
+		s.left = true
+		s.cancelled.Store(true)
+		_ = unix.Shutdown(s.c.fd, unix.SHUT_RDWR)
+		s.signal()
+	}
+	return true
+}
+
+func (s *session) closeNotify() {
+	if s.phase != standing {
+		return
+	}
+	_ = s.conn.CloseWrite() // best effort: transport never blocks
+}
+
+func (s *session) read(p []byte) (int, error) {
+	if s.phase != standing {
+		return 0, ErrAgain
+	}
+	n, err := s.conn.Read(p)
+	if n > 0 {
+		s.pending = true // crypto/tls may have read more records than one
+		return n, nil
+	}
+	s.pending = false
+	if err == nil {
+		return 0, ErrAgain
+	}
+	var again temporary
+	if errors.As(err, &again) {
+		return 0, ErrAgain
+	}
+	if !errors.Is(err, io.EOF) && s.c.err == nil {
+		s.c.err = err
+	}
+	return 0, err
+}
+
+// write encrypts a and b and sends the records with one call.
+func (s *session) write(a, b []byte) error {
+	l := s.c.loop
+	l.cipher = l.cipher[:0]
+	s.batch = true
+	_, err := s.conn.Write(a)
+	if err == nil && len(b) > 0 {
+		_, err = s.conn.Write(b)
+	}
+	s.batch = false
+	if err != nil {
+		return err
+	}
+	err = s.c.writeRaw(l.cipher, nil)
+	if cap(l.cipher) > 1<<20 {
+		l.cipher = nil
+	}
+	return err
+}
+
+// transport is the net.Conn that crypto/tls sees.
+type transport session
+
+// temporary is the error of a Read that finds the socket empty. It must be a
+// net.Error that is Temporary: that is what keeps the session usable.
+type temporary struct{}
+
+func (temporary) Error() string   { return ErrAgain.Error() }
+func (temporary) Timeout() bool   { return true }
+func (temporary) Temporary() bool { return true }
+
+func (t *transport) Read(p []byte) (int, error) {
+	s := (*session)(t)
+	if s.phase == standing {
+		n, err := s.c.readRaw(p)
+		if errors.Is(err, ErrAgain) {
+			return 0, temporary{}
+		}
+		return n, err
+	}
+	for {
+		if s.cancelled.Load() {
+			return 0, errCancelled
+		}
+		n, e := sysRead(s.c.fd, p)
+		switch {
+		case e == 0 && n == 0:
+			return 0, io.EOF
+		case e == 0:
+			return n, nil
+		case e != unix.EAGAIN:
+			return 0, &LostError{Op: "read", Errno: e}
+		}
+		s.wait()
+	}
+}
+
+func (t *transport) Write(p []byte) (int, error) {
+	s := (*session)(t)
+	if s.phase == standing {
+		if s.batch {
+			s.c.loop.cipher = append(s.c.loop.cipher, p...)
+			return len(p), nil
+		}
+		// Alerts and key updates that crypto/tls sends on its own.
+		if err := s.c.writeRaw(p, nil); err != nil {
+			return 0, err
+		}
+		return len(p), nil
+	}
+	done := 0
+	for done < len(p) {
+		if s.cancelled.Load() {
+			return done, errCancelled
+		}
+		n, e := sysWrite(s.c.fd, p[done:])
+		switch {
+		case e == 0:
+			done += n
+		case e == unix.EAGAIN:
+			s.wait()
+		default:
+			return done, &LostError{Op: "write", Errno: e}
+		}
+	}
+	return done, nil
+}
+
+// wait gives the processor to another handshake until the socket has an event.
+func (s *session) wait() {
+	<-s.limits.running
+	<-s.wakeup
+	s.limits.running <- struct{}{}
+}
+
+// crypto/tls asks for these; deadlines are the loop's business.
+
+func (t *transport) Close() error                     { return nil }
+func (t *transport) LocalAddr() net.Addr              { return nil }
+func (t *transport) RemoteAddr() net.Addr             { return nil }
+func (t *transport) SetDeadline(time.Time) error      { return nil }
+func (t *transport) SetReadDeadline(time.Time) error  { return nil }
+func (t *transport) SetWriteDeadline(time.Time) error { return nil }

@@ -1,0 +1,390 @@
+package proxy
+
+import (
+	"net/netip"
+	"strconv"
+
+	"windrose.dev/windrose/internal/h1"
+	"windrose.dev/windrose/internal/plan"
+	"windrose.dev/windrose/internal/telemetry"
+)
+
+// This file writes heads: what an endpoint is sent, and what a client is sent.
+// Hop-by-hop fields end here (RFC 9110, 7.6.1); framing is always our own.
+
+// remember copies what the record shows of the request in w.req, and settles
+// the request's id.
+func (x *exchange) remember() {
+	req, r := &x.w.req, &x.rec
+	m := x.meta[:0]
+	given, _ := h1.Lookup(req.Fields, "x-request-id")
+	if x.c.trusted && telemetry.ValidID(given) {
+		m = append(m, given...)
+	} else {
+		m = x.w.ids.Append(m)
+	}
+	id := len(m)
+	m = append(m, req.Method...)
+	method := len(m)
+	m = append(m, req.Host...)
+	host := len(m)
+	m = append(m, req.Target...)
+	target := len(m)
+	agent, _ := h1.Lookup(req.Fields, "user-agent")
+	m = append(m, agent...)
+	x.meta = m
+	r.ID, r.Method, r.Host, r.Path, r.Agent = m[:id], m[id:method], m[method:host], m[host:target], m[target:]
+	r.Start = x.w.loop.Wall()
+	r.Client = x.c.peer
+	r.TLS = x.c.tlsName
+	r.RuleSlot, r.ServiceSlot = -1, -1
+	r.Protocol = "HTTP/1.1"
+	if x.minor == 0 {
+		r.Protocol = "HTTP/1.0"
+	}
+}
+
+var headBytes = []byte("HEAD")
+
+// methodBytes is what the codec needs to know of the method to read an answer.
+func (x *exchange) methodBytes() []byte {
+	if x.method == headMethod {
+		return headBytes
+	}
+	return nil
+}
+
+// appendRequest appends the head for the endpoint. w.match.Path is the
+// normalised path.
+func (x *exchange) appendRequest(dst []byte) []byte {
+	w, req := x.w, &x.w.req
+	steps := [2][]plan.Step{x.rule.Filters, x.backend.Steps}
+	host, path := x.rewritten(steps)
+	dst = x.grow(dst, headSize(req)+512)
+	dst = append(dst, req.Method...)
+	dst = append(dst, ' ')
+	dst = plan.AppendPath(dst, w.match.Path, path, x.prefix)
+	if req.HasQuery {
+		dst = append(dst, '?')
+		dst = append(dst, req.Query...)
+	}
+	dst = append(dst, " HTTP/1.1\r\n"...)
+	if host != "" {
+		dst = h1.AppendField(dst, "host", host)
+	} else {
+		dst = h1.AppendField(dst, "host", req.Host)
+	}
+	var forwardedFor []byte
+	for i := range req.Fields {
+		f := &req.Fields[i]
+		if i < 64 && req.HopByHop&(1<<i) != 0 {
+			continue
+		}
+		switch f.Known {
+		case 0, h1.UserAgent, h1.Date, h1.Server:
+		case h1.Expect:
+			if !req.Continue {
+				continue
+			}
+		case h1.Trailer:
+			if req.Body != h1.Chunked {
+				continue
+			}
+		case h1.ForwardedFor:
+			if x.c.trusted {
+				forwardedFor = joinList(forwardedFor, f.Value)
+			}
+			continue
+		case h1.ForwardedProto, h1.ForwardedHost, h1.Forwarded:
+			if !x.c.trusted {
+				continue
+			}
+		default:
+			continue // hop by hop, framing, Host and what is written below
+		}
+		if !x.c.trusted && len(f.Name) == len("x-real-ip") && h1.EqualFold(f.Name, "x-real-ip") {
+			continue
+		}
+		if edits(steps, plan.StepRequestHeaders) && dropped(steps, plan.StepRequestHeaders, f.Name) {
+			continue
+		}
+		dst = h1.AppendField(dst, f.Name, f.Value)
+	}
+	dst = x.appendForwarded(dst, forwardedFor)
+	dst = h1.AppendField(dst, "x-request-id", x.rec.ID)
+	dst = appendEdits(dst, steps, plan.StepRequestHeaders)
+	return x.appendRequestEnd(dst)
+}
+
+// appendRequestEnd appends framing and what concerns the connection.
+func (x *exchange) appendRequestEnd(dst []byte) []byte {
+	req := &x.w.req
+	switch req.Body {
+	case h1.Chunked:
+		x.chunked = true
+		dst = append(dst, "transfer-encoding: chunked\r\n"...)
+	case h1.Length:
+		dst = append(dst, "content-length: "...)
+		dst = strconv.AppendInt(dst, req.Length, 10)
+		dst = append(dst, "\r\n"...)
+	}
+	switch {
+	case x.upgrade:
+		dst = append(dst, "connection: upgrade\r\n"...)
+		dst = h1.AppendField(dst, "upgrade", req.Upgrade)
+	case req.Trailers:
+		dst = append(dst, "connection: te\r\nte: trailers\r\n"...)
+	}
+	return append(dst, "\r\n"...)
+}
+
+// appendForwarded says who asked, over what, for which host. What a trusted
+// peer said of that stays.
+func (x *exchange) appendForwarded(dst, forwardedFor []byte) []byte {
+	dst = append(dst, "x-forwarded-for: "...)
+	if len(forwardedFor) > 0 {
+		dst = append(dst, forwardedFor...)
+		dst = append(dst, ", "...)
+	}
+	dst = x.c.peer.Addr().AppendTo(dst)
+	dst = append(dst, "\r\n"...)
+	req := &x.w.req
+	if !x.c.trusted || !has(req.Fields, h1.ForwardedProto) {
+		if x.c.secure {
+			dst = append(dst, "x-forwarded-proto: https\r\n"...)
+		} else {
+			dst = append(dst, "x-forwarded-proto: http\r\n"...)
+		}
+	}
+	if !x.c.trusted || !has(req.Fields, h1.ForwardedHost) {
+		dst = h1.AppendField(dst, "x-forwarded-host", req.Host)
+	}
+	return dst
+}
+
+// rewritten gives what the steps make of host and path; "" and nil leave them.
+// A backend's rewrite goes before its rule's, and starts from the request.
+func (x *exchange) rewritten(steps [2][]plan.Step) (host string, path *plan.PathEdit) {
+	for _, list := range steps {
+		for i := range list {
+			if list[i].Kind != plan.StepRewrite {
+				continue
+			}
+			if h := list[i].Rewrite.Host; h != "" {
+				host = h
+			}
+			if p := list[i].Rewrite.Path; p != nil {
+				path = p
+			}
+		}
+	}
+	return host, path
+}
+
+// appendResponse appends the final head for the client from w.resp, and settles
+// how the body is framed.
+func (x *exchange) appendResponse(dst []byte) []byte {
+	resp := &x.w.resp
+	var steps [2][]plan.Step
+	steps[0], steps[1] = x.rule.Filters, x.backend.Steps
+	dst = appendStatus(dst, resp.Status, resp.Reason)
+	for i := range resp.Fields {
+		f := &resp.Fields[i]
+		if i < 64 && resp.HopByHop&(1<<i) != 0 {
+			continue
+		}
+		switch {
+		case f.Known == h1.ContentLength:
+			// Without a body it says what a GET would have given (RFC 9110, 8.6).
+			if resp.Body != h1.NoBody {
+				continue
+			}
+		case f.Known == h1.Trailer:
+			if resp.Body != h1.Chunked {
+				continue
+			}
+		case f.Known == h1.RequestID, f.Known == h1.FaultFlag, f.Known.HopByHop():
+			continue
+		}
+		if edits(steps, plan.StepResponseHeaders) && dropped(steps, plan.StepResponseHeaders, f.Name) {
+			continue
+		}
+		dst = h1.AppendField(dst, f.Name, f.Value)
+	}
+	dst = appendEdits(dst, steps, plan.StepResponseHeaders)
+	dst = h1.AppendField(dst, "x-request-id", x.rec.ID)
+	dst = x.appendFraming(dst)
+	return x.appendConnection(dst)
+}
+
+func (x *exchange) appendFraming(dst []byte) []byte {
+	resp := &x.w.resp
+	switch resp.Body {
+	case h1.Length:
+		dst = append(dst, "content-length: "...)
+		dst = strconv.AppendInt(dst, resp.Length, 10)
+		dst = append(dst, "\r\n"...)
+	case h1.Chunked, h1.UntilClose:
+		if x.minor == 0 {
+			x.c.last = true // the end of the connection is the end of the body
+			break
+		}
+		x.rechunk = true
+		dst = append(dst, "transfer-encoding: chunked\r\n"...)
+	}
+	return dst
+}
+
+// appendConnection ends a head that goes to the client.
+func (x *exchange) appendConnection(dst []byte) []byte {
+	switch {
+	case x.c.last || x.w.view.draining || !x.c.body.Done() && x.answerIsWhole():
+		x.c.last = true
+		dst = append(dst, "connection: close\r\n"...)
+	case x.minor == 0:
+		dst = append(dst, "connection: keep-alive\r\n"...)
+	}
+	return append(dst, "\r\n"...)
+}
+
+// answerIsWhole says that the answer has no body: if it comes before the end of
+// the request's, the rest of that is not wanted.
+func (x *exchange) answerIsWhole() bool { return x.answer.Done() }
+
+func (x *exchange) appendInterim(dst []byte) []byte {
+	resp := &x.w.resp
+	dst = appendStatus(dst, resp.Status, resp.Reason)
+	for i := range resp.Fields {
+		f := &resp.Fields[i]
+		if i < 64 && resp.HopByHop&(1<<i) != 0 || f.Known.HopByHop() || f.Known == h1.ContentLength {
+			continue
+		}
+		dst = h1.AppendField(dst, f.Name, f.Value)
+	}
+	return append(dst, "\r\n"...)
+}
+
+// appendSwitch appends the head of a 101.
+func (x *exchange) appendSwitch(dst []byte) []byte {
+	resp := &x.w.resp
+	steps := [2][]plan.Step{x.rule.Filters, x.backend.Steps}
+	dst = appendStatus(dst, resp.Status, resp.Reason)
+	for i := range resp.Fields {
+		f := &resp.Fields[i]
+		if i < 64 && resp.HopByHop&(1<<i) != 0 || f.Known.HopByHop() || f.Known == h1.ContentLength {
+			continue
+		}
+		if dropped(steps, plan.StepResponseHeaders, f.Name) {
+			continue
+		}
+		dst = h1.AppendField(dst, f.Name, f.Value)
+	}
+	dst = appendEdits(dst, steps, plan.StepResponseHeaders)
+	dst = h1.AppendField(dst, "x-request-id", x.rec.ID)
+	dst = append(dst, "connection: upgrade\r\n"...)
+	dst = h1.AppendField(dst, "upgrade", resp.Upgrade)
+	return append(dst, "\r\n"...)
+}
+
+func appendStatus(dst []byte, status int, reason []byte) []byte {
+	dst = append(dst, "HTTP/1.1 "...)
+	dst = strconv.AppendInt(dst, int64(status), 10)
+	dst = append(dst, ' ')
+	dst = append(dst, reason...)
+	return append(dst, "\r\n"...)
+}
+
+// edits says whether there is anything to edit, so that a rule without filters
+// costs nothing for each field.
+func edits(steps [2][]plan.Step, kind plan.StepKind) bool {
+	for _, list := range steps {
+		for i := range list {
+			if list[i].Kind == kind {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func dropped(steps [2][]plan.Step, kind plan.StepKind, name []byte) bool {
+	return plan.Drops(steps[0], kind, name) || plan.Drops(steps[1], kind, name)
+}
+
+// appendEdits appends the fields that the steps bring. Those of framing and
+// connection are not theirs to set.
+func appendEdits(dst []byte, steps [2][]plan.Step, kind plan.StepKind) []byte {
+	for n, list := range steps {
+		if len(list) == 0 {
+			continue
+		}
+		plan.Fields(list, kind, func(h plan.Header) {
+			if n == 0 && plan.Drops(steps[1], kind, []byte(h.Name)) || reserved(h.Name) {
+				return
+			}
+			dst = h1.AppendField(dst, h.Name, h.Value)
+		})
+	}
+	return dst
+}
+
+func reserved(name string) bool {
+	k := h1.Classify([]byte(name))
+	return k.HopByHop() || k == h1.ContentLength || k == h1.Host
+}
+
+func has(fields []h1.Field, k h1.Known) bool {
+	for i := range fields {
+		if fields[i].Known == k {
+			return true
+		}
+	}
+	return false
+}
+
+func headSize(req *h1.Request) int {
+	n := len(req.Method) + len(req.Target) + len(req.Host) + len(req.Upgrade)
+	for i := range req.Fields {
+		n += len(req.Fields[i].Name) + len(req.Fields[i].Value) + 4
+	}
+	return n
+}
+
+// lookup gives the value of a field by its lower-case name, for matching; the
+// values of a repeated field are joined in scratch.
+func lookup(fields []h1.Field, name string, scratch *[]byte) ([]byte, bool) {
+	var value []byte
+	found := 0
+	for i := range fields {
+		if !h1.EqualFold(fields[i].Name, name) {
+			continue
+		}
+		switch found++; found {
+		case 1:
+			value = fields[i].Value
+		case 2:
+			*scratch = joinList(append((*scratch)[:0], value...), fields[i].Value)
+			value = *scratch
+		default:
+			*scratch = joinList(*scratch, fields[i].Value)
+			value = *scratch
+		}
+	}
+	return value, found > 0
+}
+
+func joinList(dst, value []byte) []byte {
+	if len(dst) > 0 {
+		dst = append(dst, ", "...)
+	}
+	return append(dst, value...)
+}
+
+func trusted(proxies []netip.Prefix, peer netip.Addr) bool {
+	for _, p := range proxies {
+		if p.Contains(peer) {
+			return true
+		}
+	}
+	return false
+}

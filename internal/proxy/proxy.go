@@ -1,0 +1,297 @@
+// Package proxy is the request path: listening sockets, connections of clients
+// and to endpoints, and the exchange between them.
+//
+//	accept -> TLS -> head -> match -> pick -> forward -> answer -> record
+//
+// A Proxy runs on several event loops. Each loop has a worker, which owns
+// everything on it; a connection, its requests and the connections they use
+// never leave their loop, so the path has no locks. What loops share is
+// immutable (plan and upstream view, behind one pointer) or atomic counters
+// (endpoints, positions of traffic splits).
+//
+// A request is an exchange. It loads the plan once and uses it to its end. Any
+// step may end it with a fault; fault.go is the only place that turns one into
+// bytes. Whatever happens, exactly one record is emitted.
+//
+// Back pressure: a side is read only while the other side takes what it is
+// given, so that a connection holds at most one read of its peer's bytes.
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"windrose.dev/windrose/internal/loop"
+	"windrose.dev/windrose/internal/plan"
+	"windrose.dev/windrose/internal/telemetry"
+	"windrose.dev/windrose/internal/upstream"
+)
+
+// Config of a Proxy.
+type Config struct {
+	Loops    int // event loops; one for each processor that may be used
+	Blocking bool
+	Hub      *telemetry.Hub
+	// Log is told what an operator should know about the process itself; it may
+	// be called from any goroutine.
+	Log func(message string, args ...any)
+}
+
+// Proxy carries traffic. Make it with New, give it plans with Use, end it with
+// Drain.
+type Proxy struct {
+	cfg        Config
+	workers    []*worker
+	view       atomic.Pointer[view]
+	splits     splits
+	handshakes *loop.Handshakes
+	certs      certificates
+	conns      atomic.Int64 // of clients, over all loops
+
+	mu      sync.Mutex // guards sockets
+	sockets map[string]*socket
+	fatal   chan error
+}
+
+// view is what a request needs: one plan and the living side of it.
+type view struct {
+	plan     *plan.Plan
+	up       *upstream.View
+	settings *plan.Settings
+	draining bool
+}
+
+// socket is one bound address, over all loops.
+type socket struct {
+	name      string
+	addr      netip.AddrPort
+	tls       *tlsSide // nil in cleartext
+	listeners []*loop.Listener
+}
+
+// Problem is what kept a part of a plan from taking effect.
+type Problem struct {
+	Socket string // name of the Socket key
+	Err    error
+}
+
+// New makes a proxy and its event loops; Run runs them.
+func New(cfg Config) (*Proxy, error) {
+	p := &Proxy{cfg: cfg, sockets: map[string]*socket{}, fatal: make(chan error, cfg.Loops)}
+	p.handshakes = loop.NewHandshakes(max(cfg.Loops, 1), 4096)
+	empty, _ := plan.NewBuilder().Apply(nil, nil)
+	p.view.Store(&view{plan: empty, settings: empty.Settings()})
+	start := time.Now()
+	for range max(cfg.Loops, 1) {
+		w, err := newWorker(p, start)
+		if err != nil {
+			return nil, err
+		}
+		p.workers = append(p.workers, w)
+	}
+	return p, nil
+}
+
+// Run runs the event loops until ctx ends, and returns when they have stopped.
+// Drain first to let requests end.
+func (p *Proxy) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	errs := make([]error, len(p.workers))
+	for i, w := range p.workers {
+		wg.Go(func() {
+			defer cancel()
+			errs[i] = w.loop.Run(ctx)
+		})
+	}
+	wg.Wait()
+	for i, w := range p.workers {
+		p.cfg.Hub.Detach(w.tel)
+		if errs[i] != nil {
+			return fmt.Errorf("event loop %d: %w", i, errs[i])
+		}
+	}
+	return nil
+}
+
+// Use takes up a plan with its upstream view. New sockets are bound before, and
+// gone ones closed after, requests see the plan. Sockets that cannot be bound
+// are returned; the rest of the plan takes effect, and the next Use tries them
+// again. It is called by one goroutine, after Run has begun.
+func (p *Proxy) Use(next *plan.Plan, up *upstream.View) []Problem {
+	var problems []Problem
+	wanted := map[string]bool{}
+	p.splits.grow(next)
+	for _, b := range next.Sockets() {
+		wanted[b.Name] = true
+		if err := p.open(b); err != nil {
+			problems = append(problems, Problem{b.Name, err})
+		}
+	}
+	v := &view{plan: next, up: up, settings: next.Settings(), draining: p.view.Load().draining}
+	p.view.Store(v)
+	p.everywhere(func(w *worker) { w.use(v) })
+	p.mu.Lock()
+	var gone []*socket
+	for name, s := range p.sockets {
+		if !wanted[name] {
+			gone = append(gone, s)
+			delete(p.sockets, name)
+		}
+	}
+	p.mu.Unlock()
+	for _, s := range gone {
+		p.shut(s)
+	}
+	return problems
+}
+
+// Refresh takes up a new upstream view of the plan in use.
+func (p *Proxy) Refresh(up *upstream.View) {
+	old := p.view.Load()
+	v := &view{plan: old.plan, up: up, settings: old.settings, draining: old.draining}
+	p.view.Store(v)
+	p.everywhere(func(w *worker) { w.use(v) })
+}
+
+// open binds a socket on every loop, unless it is bound.
+func (p *Proxy) open(b *plan.Bound) error {
+	p.mu.Lock()
+	s := p.sockets[b.Name]
+	p.mu.Unlock()
+	if s != nil && (s.tls != nil) == b.TLS {
+		return nil
+	}
+	s = &socket{name: b.Name, addr: b.Addr}
+	if b.TLS {
+		s.tls = p.newTLS(b.Name)
+	}
+	fds := make([]int, 0, len(p.workers))
+	for range p.workers {
+		fd, err := loop.Bind(b.Addr)
+		if err != nil {
+			for _, fd := range fds {
+				closeFD(fd)
+			}
+			return err
+		}
+		fds = append(fds, fd)
+	}
+	p.mu.Lock()
+	old := p.sockets[b.Name]
+	p.sockets[b.Name] = s
+	s.listeners = make([]*loop.Listener, len(p.workers))
+	p.mu.Unlock()
+	for i, w := range p.workers {
+		p.on(w, func() { s.listeners[i] = w.listen(s, fds[i]) })
+	}
+	if old != nil {
+		p.shut(old) // the same address changed between cleartext and TLS
+	}
+	return nil
+}
+
+// shut closes a socket on every loop; its connections finish what is in flight.
+func (p *Proxy) shut(s *socket) {
+	for i, w := range p.workers {
+		p.on(w, func() {
+			if ln := s.listeners[i]; ln != nil {
+				ln.Close()
+			}
+			w.lameDuck(s)
+		})
+	}
+}
+
+// everywhere runs f on every loop and waits for it.
+func (p *Proxy) everywhere(f func(w *worker)) {
+	for _, w := range p.workers {
+		p.on(w, func() { f(w) })
+	}
+}
+
+// on runs f on the loop of w and waits until it has run. If the loop has ended,
+// there is nothing left to do.
+func (p *Proxy) on(w *worker, f func()) {
+	done := make(chan struct{})
+	if w.loop.Post(func() { defer close(done); f() }) == nil {
+		<-done
+	}
+}
+
+// Drain stops accepting, lets what is in flight end, for DrainTimeout at most,
+// and returns. Answers ask clients to leave; connections that say nothing are
+// closed after a moment in which a request on its way is still served.
+func (p *Proxy) Drain(ctx context.Context) {
+	old := p.view.Load()
+	v := *old
+	v.draining = true
+	p.view.Store(&v)
+	p.everywhere(func(w *worker) { w.use(&v) })
+	p.mu.Lock()
+	open := p.sockets
+	p.sockets = map[string]*socket{}
+	p.mu.Unlock()
+	for _, s := range open {
+		p.shut(s)
+	}
+	ctx, cancel := context.WithTimeout(ctx, v.settings.DrainTimeout)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for p.conns.Load() > 0 {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Connections is how many clients are connected.
+func (p *Proxy) Connections() int { return int(p.conns.Load()) }
+
+func (p *Proxy) panicked(v any) {
+	p.cfg.Log("a connection was ended because of a mistake in windrose", "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+}
+
+// splits holds, for each rule of the plan, how many of its requests were given
+// to a backend. It outlives plans, so that a split goes on where it was; all
+// loops count together, which is what makes it exact.
+type splits struct {
+	chunks atomic.Pointer[[]*splitChunk]
+}
+
+const chunkRules = 256
+
+type splitChunk [chunkRules]atomic.Uint64
+
+// grow makes room for the rules of a plan. Requests of older plans use the same
+// counters.
+func (s *splits) grow(p *plan.Plan) {
+	var old []*splitChunk
+	if c := s.chunks.Load(); c != nil {
+		old = *c
+	}
+	n := (p.RuleSlots() + chunkRules - 1) / chunkRules
+	if n <= len(old) {
+		return
+	}
+	next := append(make([]*splitChunk, 0, n), old...)
+	for len(next) < n {
+		next = append(next, new(splitChunk))
+	}
+	s.chunks.Store(&next)
+}
+
+// next takes the next position of a rule's split.
+func (s *splits) next(slot int) uint64 {
+	chunks := *s.chunks.Load()
+	return chunks[slot/chunkRules][slot%chunkRules].Add(1) - 1
+}

@@ -1,0 +1,173 @@
+package proxy
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"windrose.dev/windrose/internal/h1"
+	"windrose.dev/windrose/internal/loop"
+	"windrose.dev/windrose/internal/plan"
+	"windrose.dev/windrose/internal/telemetry"
+	"windrose.dev/windrose/internal/upstream"
+)
+
+// worker is the part of the proxy that lives on one loop.
+type worker struct {
+	proxy *Proxy
+	loop  *loop.Loop
+	tel   *telemetry.Loop
+	view  *view
+	ids   *telemetry.IDs
+	rng   *rand.PCG
+
+	// Parsed heads and matching are done with before the handler returns, so all
+	// connections share one of each.
+	req   h1.Request
+	resp  h1.Response
+	match plan.Request
+	path  []byte // normalised
+	out   []byte // what is put together for one write
+	text  []byte // of faults
+
+	pools   map[*upstream.Endpoint]*pool
+	spare   []*exchange
+	clients clientList
+	flush   loop.Timer // of the access log
+}
+
+// maxSpare is how many exchanges a loop keeps for reuse.
+const maxSpare = 256
+
+func newWorker(p *Proxy, start time.Time) (*worker, error) {
+	w := &worker{
+		proxy: p,
+		view:  p.view.Load(),
+		ids:   telemetry.NewIDs(),
+		rng:   rand.NewPCG(rand.Uint64(), rand.Uint64()),
+		pools: map[*upstream.Endpoint]*pool{},
+	}
+	l, err := loop.New(loop.Config{
+		Start: start, Blocking: p.cfg.Blocking, Turn: w.turn,
+		Panicked: func(v any) { w.tel.Panics++; p.panicked(v) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	w.loop = l
+	w.flush.F = func() {}
+	w.match.Header = w.header
+	w.tel = p.cfg.Hub.Attach(l.Post)
+	w.clients.init()
+	return w, nil
+}
+
+// turn is called at the end of each turn of the loop.
+func (w *worker) turn(busy time.Duration) {
+	w.tel.Turn(busy)
+	if wait := w.tel.Tick(w.loop.Wall()); wait > 0 && !w.flush.Armed() {
+		w.loop.Arm(&w.flush, w.loop.Now()+int64(wait))
+	}
+}
+
+// use takes up a view, and lets go of what it does not name.
+func (w *worker) use(v *view) {
+	w.view = v
+	log := v.settings.AccessLog
+	w.tel.Use(telemetry.Logging{Mode: telemetry.LogMode(log.Mode), Every: log.Every})
+	for e, p := range w.pools {
+		if e.Gone() {
+			p.closeIdle()
+			if p.idle == nil {
+				delete(w.pools, e)
+			}
+		}
+	}
+}
+
+// listen accepts on a bound socket.
+func (w *worker) listen(s *socket, fd int) *loop.Listener {
+	counts := w.tel.Socket(s.name)
+	ln, err := w.loop.Listen(fd, func(fd int, peer netip.AddrPort) {
+		counts.Accepted++
+		if int(w.proxy.conns.Load()) >= w.view.settings.MaxConnections {
+			counts.Refused++
+			closeFD(fd)
+			return
+		}
+		w.accept(s, counts, fd, peer)
+	}, func(err error) { w.proxy.cfg.Log("cannot accept connections for now", "socket", s.name, "error", err) })
+	if err != nil {
+		w.proxy.cfg.Log("cannot accept connections", "socket", s.name, "error", err)
+		return nil
+	}
+	return ln
+}
+
+// lameDuckTime is how long a connection that says nothing is kept when it
+// should go, so that a request that is on its way is answered and not cut off.
+const lameDuckTime = int64(time.Second)
+
+// lameDuck has the connections of a socket leave when they can.
+func (w *worker) lameDuck(s *socket) {
+	deadline := w.loop.Now() + int64(w.view.settings.DrainTimeout)
+	w.clients.each(func(c *client) {
+		if c.sock == s {
+			c.leave(w.loop.Now()+lameDuckTime, deadline)
+		}
+	})
+}
+
+func (w *worker) exchange() *exchange {
+	if n := len(w.spare); n > 0 {
+		x := w.spare[n-1]
+		w.spare = w.spare[:n-1]
+		return x
+	}
+	x := &exchange{w: w}
+	x.timer.F = x.expired
+	return x
+}
+
+func (w *worker) recycle(x *exchange) {
+	x.reset()
+	if len(w.spare) < maxSpare {
+		w.spare = append(w.spare, x)
+	}
+}
+
+// header looks up a request header for matching.
+func (w *worker) header(name string) ([]byte, bool) { return lookup(w.req.Fields, name, &w.text) }
+
+func (w *worker) limits() h1.Limits {
+	s := w.view.settings
+	return h1.Limits{HeadBytes: s.MaxHeaderBytes, TargetBytes: s.MaxURIBytes, Fields: s.MaxHeaders}
+}
+
+func closeFD(fd int) { _ = unix.Close(fd) }
+
+// clientList is the clients of a loop, so that they can be asked to leave.
+type clientList struct{ head client }
+
+func (l *clientList) init() { l.head.next, l.head.prev = &l.head, &l.head }
+
+func (l *clientList) add(c *client) {
+	c.next, c.prev = &l.head, l.head.prev
+	l.head.prev.next, l.head.prev = c, c
+}
+
+func (l *clientList) remove(c *client) {
+	c.prev.next, c.next.prev = c.next, c.prev
+	c.next, c.prev = nil, nil
+}
+
+// each calls f for every client; f may remove the one it is given.
+func (l *clientList) each(f func(*client)) {
+	for c := l.head.next; c != &l.head; {
+		next := c.next
+		f(c)
+		c = next
+	}
+}
