@@ -64,7 +64,7 @@ var imports = map[string][]string{
 	"bench":                   {},
 	"examples/pingdo/backend": {},
 	"examples/pingdo/certs":   {},
-	"tools/reference":         {"internal/cli", "internal/record"},
+	"tools/reference":         {"internal/record", "internal/telemetry"},
 	"tools/size":              {},
 }
 

@@ -172,17 +172,17 @@ func (f Flag) Mend() string {
 	case BadRequest:
 		return "the client must send a valid HTTP/1.1 message"
 	case HeaderTimeout:
-		return "send the headers faster, or raise headerTimeout"
+		return "send the headers faster, or raise timeouts.header of GatewayParameters"
 	case HeadersTooLarge:
-		return "send fewer or smaller headers, or raise maxHeaderBytes and maxHeaders"
+		return "send fewer or smaller headers, or raise limits.headerBytes and limits.headers of GatewayParameters"
 	case URITooLong:
-		return "send a shorter URI, or raise maxURIBytes"
+		return "send a shorter URI, or raise limits.uriBytes of GatewayParameters"
 	case NotSupported:
 		return "use a method and protocol that the listener serves"
 	case ClientGone:
 		return "nothing to do here; look at the client's timeout"
 	case BodyTimeout:
-		return "send the body without long pauses, or raise bodyTimeout"
+		return "send the body without long pauses, or raise timeouts.body of GatewayParameters"
 	case NoRoute:
 		return "attach a route for this host and path: windrose get routes says why one is not attached"
 	case Misdirected:
@@ -202,9 +202,9 @@ func (f Flag) Mend() string {
 	case UpstreamProtocol:
 		return "the endpoint must speak HTTP/1.1 on this port"
 	case RequestTimeout:
-		return "make the service faster, or raise timeouts.request of the rule"
+		return "make the service faster, or raise timeouts.request of the route's rule"
 	case BackendTimeout:
-		return "make the service faster, or raise timeouts.backendRequest of the rule"
+		return "make the service faster, or raise timeouts.backendRequest of the route's rule"
 	case Overload:
 		return "add capacity, or raise the limit that the sentence names"
 	case Draining:

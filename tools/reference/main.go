@@ -1,0 +1,52 @@
+// Reference writes the documents of docs/reference that can be read off the
+// program: faults, metrics and the fields of windrose's own kinds. Run it with `make gen`.
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+//go:generate go run . ../../docs/reference ../../api/v1alpha1/types.go
+
+func main() {
+	if len(os.Args) != 3 {
+		fmt.Fprintln(os.Stderr, "usage: reference FOLDER TYPES.GO")
+		os.Exit(2)
+	}
+	if err := run(os.Args[1], os.Args[2]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// generated warns whoever opens a document in an editor.
+const generated = "<!-- Made by make gen. Do not edit. -->\n\n"
+
+func run(dir, types string) error {
+	kinds, err := readKinds(types)
+	if err != nil {
+		return err
+	}
+	docs := map[string]func(*bytes.Buffer){
+		"faults.md":  faults,
+		"metrics.md": metrics,
+		"workload.md": func(b *bytes.Buffer) {
+			kinds.page(b, "Workload", "WorkloadSpec", "WorkloadStatus")
+		},
+		"gatewayparameters.md": func(b *bytes.Buffer) {
+			kinds.page(b, "GatewayParameters", "GatewayParametersSpec", "")
+		},
+	}
+	for name, write := range docs {
+		b := bytes.NewBufferString(generated)
+		write(b)
+		text := append(bytes.TrimRight(b.Bytes(), "\n"), '\n')
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
