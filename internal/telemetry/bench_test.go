@@ -34,9 +34,7 @@ func BenchmarkEmit(b *testing.B) {
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			log := telemetry.NewLog(io.Discard, 0)
-			ctx, cancel := context.WithCancel(context.Background())
-			defer cancel()
-			go log.Run(ctx)
+			go func() { _ = log.Run(b.Context()) }()
 			l, records := busyLoop(log, 64)
 			if !c.slots {
 				for _, r := range records {

@@ -170,7 +170,7 @@ func (t *table) find(slot int, name string) *cell {
 		if t.byName == nil {
 			t.byName = make(map[string]*cell)
 		}
-		c = &cell{name: name, tally: tally{codes: make([]codeCount, 0, 4)}}
+		c = &cell{name: name, codes: make([]codeCount, 0, 4)}
 		t.byName[name] = c
 	}
 	if slot < 0 || slot >= maxSlots || c.name == nameOther {

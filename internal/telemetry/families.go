@@ -2,105 +2,199 @@ package telemetry
 
 import (
 	"maps"
+	"runtime"
 	"slices"
 	"strconv"
+	"time"
 
 	"windrose.dev/windrose/internal/record"
 )
 
-// family is a metric and how a hub shows it. show runs with Hub.mu held.
+// family is a metric and how it is shown: by a hub, or by any process of
+// windrose.
 type family struct {
 	Metric
-	show func(*Hub, *Page, *process)
+	show func(*Hub, *Page) // runs with Hub.mu held; nil where self is set
+	self func(*Page, *process)
 }
 
 // families are all metrics of the data plane, sorted by name: the one source of
 // the page and of the reference.
 var families = []family{
-	{Metric{"go_goroutines", Gauge, "Goroutines of the process.", []string{"process"}},
-		func(h *Hub, p *Page, s *process) { p.Count(s.goroutines, h.config.Process) }},
-	{Metric{"go_heap_objects_bytes", Gauge, "Memory that live and unswept heap objects take.", []string{"process"}},
-		func(h *Hub, p *Page, s *process) { p.Count(s.heap, h.config.Process) }},
-	{Metric{"process_cpu_seconds_total", Counter, "User and system CPU time of the process.", []string{"process"}},
-		func(h *Hub, p *Page, s *process) { p.Value(s.cpu.Seconds(), h.config.Process) }},
-	{Metric{"process_max_fds", Gauge, "File descriptors that the process may open.", []string{"process"}},
-		func(h *Hub, p *Page, s *process) { p.Count(s.maxFiles, h.config.Process) }},
-	{Metric{"process_open_fds", Gauge, "File descriptors that the process has open.", []string{"process"}},
-		func(h *Hub, p *Page, s *process) { p.Count(s.files, h.config.Process) }},
-	{Metric{"process_resident_memory_bytes", Gauge, "Resident memory of the process.", []string{"process"}},
-		func(h *Hub, p *Page, s *process) { p.Count(s.resident, h.config.Process) }},
-	{Metric{"process_start_time_seconds", Gauge, "When the process started, in Unix time.", []string{"process"}},
-		func(h *Hub, p *Page, _ *process) { p.Value(float64(h.started.UnixMilli())/1000, h.config.Process) }},
-	{Metric{"windrose_access_log_lines_dropped_total", Counter,
-		"Lines of the access log that were lost: reason queue where the writer was too slow, write where it failed.", []string{"reason"}},
-		(*Hub).showDropped},
-	{Metric{"windrose_build_info", Gauge, "Always 1; the labels say which build runs.", []string{"process", "version", "go"}},
-		func(h *Hub, p *Page, _ *process) { p.Count(1, h.config.Process, h.config.Version, goVersion()) }},
-	{Metric{"windrose_connections_accepted_total", Counter, "Connections accepted on a socket.", []string{"socket"}},
-		func(h *Hub, p *Page, _ *process) { h.showSockets(p, func(s Socket) uint64 { return s.Accepted }) }},
-	{Metric{"windrose_connections_active", Gauge, "Open connections of clients, by the socket that accepted them.", []string{"socket"}},
-		func(h *Hub, p *Page, _ *process) { h.showSockets(p, func(s Socket) uint64 { return gauge(s.Active) }) }},
-	{Metric{"windrose_connections_refused_total", Counter, "Connections closed at once because a limit was met.", []string{"socket"}},
-		func(h *Hub, p *Page, _ *process) { h.showSockets(p, func(s Socket) uint64 { return s.Refused }) }},
-	{Metric{"windrose_faults_total", Counter, "Requests that windrose could not serve, by flag and by whose fault it was.", []string{"flag", "side"}},
-		(*Hub).showFaults},
-	{Metric{"windrose_loop_busy_seconds_total", Counter, "Time that an event loop was busy.", []string{"loop"}},
-		func(h *Hub, p *Page, _ *process) { h.showLoops(p, busy) }},
-	{Metric{"windrose_loop_lag_seconds", Gauge, "How long this scrape waited for an event loop to take it up.", []string{"loop"}},
-		func(h *Hub, p *Page, _ *process) {
+	{
+		Metric: Metric{"go_goroutines", Gauge, "Goroutines of the process.", []string{"process"}},
+		self:   func(p *Page, s *process) { p.Count(s.goroutines, s.name) },
+	},
+	{
+		Metric: Metric{"go_heap_objects_bytes", Gauge, "Memory that live and unswept heap objects take.", []string{"process"}},
+		self:   func(p *Page, s *process) { p.Count(s.heap, s.name) },
+	},
+	{
+		Metric: Metric{"process_cpu_seconds_total", Counter, "User and system CPU time of the process.", []string{"process"}},
+		self:   func(p *Page, s *process) { p.Value(s.cpu.Seconds(), s.name) },
+	},
+	{
+		Metric: Metric{"process_max_fds", Gauge, "File descriptors that the process may open.", []string{"process"}},
+		self:   func(p *Page, s *process) { p.Count(s.maxFiles, s.name) },
+	},
+	{
+		Metric: Metric{"process_open_fds", Gauge, "File descriptors that the process has open.", []string{"process"}},
+		self:   func(p *Page, s *process) { p.Count(s.files, s.name) },
+	},
+	{
+		Metric: Metric{"process_resident_memory_bytes", Gauge, "Resident memory of the process.", []string{"process"}},
+		self:   func(p *Page, s *process) { p.Count(s.resident, s.name) },
+	},
+	{
+		Metric: Metric{"process_start_time_seconds", Gauge, "When the process started, in Unix time.", []string{"process"}},
+		self:   func(p *Page, s *process) { p.Value(float64(s.started.UnixMilli())/1000, s.name) },
+	},
+	{
+		Metric: Metric{
+			"windrose_access_log_lines_dropped_total", Counter,
+			"Lines of the access log that were lost: reason queue where the writer was too slow, write where it failed.",
+			[]string{"reason"},
+		},
+		show: (*Hub).showDropped,
+	},
+	{
+		Metric: Metric{"windrose_build_info", Gauge, "Always 1; the labels say which build runs.", []string{"process", "version", "go"}},
+		self:   func(p *Page, s *process) { p.Count(1, s.name, s.version, runtime.Version()) },
+	},
+	{
+		Metric: Metric{"windrose_connections_accepted_total", Counter, "Connections accepted on a socket.", []string{"socket"}},
+		show:   func(h *Hub, p *Page) { h.showSockets(p, func(s Socket) uint64 { return s.Accepted }) },
+	},
+	{
+		Metric: Metric{"windrose_connections_active", Gauge, "Open connections of clients, by the socket that accepted them.", []string{"socket"}},
+		show:   func(h *Hub, p *Page) { h.showSockets(p, func(s Socket) uint64 { return gauge(s.Active) }) },
+	},
+	{
+		Metric: Metric{"windrose_connections_refused_total", Counter, "Connections closed at once because a limit was met.", []string{"socket"}},
+		show:   func(h *Hub, p *Page) { h.showSockets(p, func(s Socket) uint64 { return s.Refused }) },
+	},
+	{
+		Metric: Metric{"windrose_faults_total", Counter, "Requests that windrose could not serve, by flag and by whose fault it was.", []string{"flag", "side"}},
+		show:   (*Hub).showFaults,
+	},
+	{
+		Metric: Metric{"windrose_loop_busy_seconds_total", Counter, "Time that an event loop was busy.", []string{"loop"}},
+		show:   func(h *Hub, p *Page) { h.showLoops(p, busy) },
+	},
+	{
+		Metric: Metric{"windrose_loop_lag_seconds", Gauge, "How long this scrape waited for an event loop to take it up.", []string{"loop"}},
+		show: func(h *Hub, p *Page) {
 			h.showLoops(p, func(m *member) float64 { return m.lag.Seconds() })
-		}},
-	{Metric{"windrose_loop_turn_duration_seconds", Histogram, "Time of the turns of all event loops, without the wait.", nil},
-		func(h *Hub, p *Page, _ *process) { _, f := h.sum(); p.times(&f.turns) }},
-	{Metric{"windrose_loop_turns_total", Counter, "Turns of an event loop.", []string{"loop"}},
-		func(h *Hub, p *Page, _ *process) { h.showLoops(p, turns) }},
-	{Metric{"windrose_metric_series", Gauge, "Series of routes and services on this page, without _none and _other.", nil},
-		func(h *Hub, p *Page, _ *process) { p.Count(uint64(h.series)) }},
-	{Metric{"windrose_metric_series_limit", Gauge, "Beyond so many series of routes and services, what is new is counted under _other.", nil},
-		func(h *Hub, p *Page, _ *process) { p.Count(uint64(h.config.MaxSeries)) }},
-	{Metric{"windrose_panics_total", Counter, "Mistakes of windrose that cost one connection each.", nil},
-		func(h *Hub, p *Page, _ *process) { c, _ := h.sum(); p.Count(c.Panics) }},
-	{Metric{"windrose_plan_changed_timestamp_seconds", Gauge, "When the plan last changed, in Unix time; 0 before the first.", nil},
-		(*Hub).showPlanTime},
-	{Metric{"windrose_plan_changes_total", Counter, "Plans taken up.", nil},
-		func(h *Hub, p *Page, _ *process) { p.Count(h.changes) }},
-	{Metric{"windrose_plan_version", Gauge, "Version of the plan in use.", nil},
-		func(h *Hub, p *Page, _ *process) { p.Count(h.version) }},
-	{Metric{"windrose_request_body_bytes_total", Counter, "Bytes of request bodies from clients.", nil},
-		func(h *Hub, p *Page, _ *process) { _, f := h.sum(); p.Count(f.bytesIn) }},
-	{Metric{"windrose_request_duration_seconds", Histogram,
-		"Time from the first byte of a request to the last byte of its answer, by route; _none: no route took it, _other: beyond the limit of series.", []string{"route"}},
-		func(h *Hub, p *Page, _ *process) { h.routes.showTimes(p) }},
-	{Metric{"windrose_requests_active", Gauge, "Requests being served.", nil},
-		func(h *Hub, p *Page, _ *process) { c, _ := h.sum(); p.Count(gauge(c.RequestsActive)) }},
-	{Metric{"windrose_requests_pending", Gauge, "Requests that wait for an upstream connection.", nil},
-		func(h *Hub, p *Page, _ *process) { c, _ := h.sum(); p.Count(gauge(c.RequestsPending)) }},
-	{Metric{"windrose_requests_total", Counter,
-		"Requests by route and status code; _none: no route took it, _other: beyond the limit of series.", []string{"route", "code"}},
-		func(h *Hub, p *Page, _ *process) { h.routes.showCodes(p) }},
-	{Metric{"windrose_response_body_bytes_total", Counter, "Bytes of response bodies to clients.", nil},
-		func(h *Hub, p *Page, _ *process) { _, f := h.sum(); p.Count(f.bytesOut) }},
-	{Metric{"windrose_retries_total", Counter, "Attempts at an endpoint after a request's first.", nil},
-		func(h *Hub, p *Page, _ *process) { _, f := h.sum(); p.Count(f.retries) }},
-	{Metric{"windrose_service_duration_seconds", Histogram,
-		"Time from the start of the last attempt to the headers of the service's answer.", []string{"service"}},
-		func(h *Hub, p *Page, _ *process) { h.services.showTimes(p) }},
-	{Metric{"windrose_service_requests_total", Counter, "Requests by service and status code.", []string{"service", "code"}},
-		func(h *Hub, p *Page, _ *process) { h.services.showCodes(p) }},
-	{Metric{"windrose_tls_handshakes_total", Counter, "TLS handshakes of clients by result.", []string{"result"}},
-		(*Hub).showHandshakes},
-	{Metric{"windrose_tunnels_active", Gauge, "Upgraded connections, such as WebSockets.", nil},
-		func(h *Hub, p *Page, _ *process) { c, _ := h.sum(); p.Count(gauge(c.TunnelsActive)) }},
-	{Metric{"windrose_upstream_connections_active", Gauge, "Open connections to endpoints, idle ones included.", nil},
-		func(h *Hub, p *Page, _ *process) { c, _ := h.sum(); p.Count(gauge(c.UpstreamActive)) }},
-	{Metric{"windrose_upstream_connections_failed_total", Counter, "Attempts to connect to an endpoint that failed.", nil},
-		func(h *Hub, p *Page, _ *process) { c, _ := h.sum(); p.Count(c.UpstreamFailed) }},
-	{Metric{"windrose_upstream_connections_idle", Gauge, "Connections to endpoints that wait in pools.", nil},
-		func(h *Hub, p *Page, _ *process) { c, _ := h.sum(); p.Count(gauge(c.UpstreamIdle)) }},
-	{Metric{"windrose_upstream_connections_opened_total", Counter, "Connections to endpoints that were established.", nil},
-		func(h *Hub, p *Page, _ *process) { c, _ := h.sum(); p.Count(c.UpstreamOpened) }},
-	{Metric{"windrose_upstream_connections_reused_total", Counter, "Requests that took a connection from a pool.", nil},
-		func(h *Hub, p *Page, _ *process) { c, _ := h.sum(); p.Count(c.UpstreamReused) }},
+		},
+	},
+	{
+		Metric: Metric{"windrose_loop_turn_duration_seconds", Histogram, "Time of the turns of all event loops, without the wait.", nil},
+		show:   func(h *Hub, p *Page) { _, f := h.sum(); p.times(&f.turns) },
+	},
+	{
+		Metric: Metric{"windrose_loop_turns_total", Counter, "Turns of an event loop.", []string{"loop"}},
+		show:   func(h *Hub, p *Page) { h.showLoops(p, turns) },
+	},
+	{
+		Metric: Metric{"windrose_metric_series", Gauge, "Series of routes and services on this page, without _none and _other.", nil},
+		show:   func(h *Hub, p *Page) { p.Count(uint64(h.series)) },
+	},
+	{
+		Metric: Metric{"windrose_metric_series_limit", Gauge, "Beyond so many series of routes and services, what is new is counted under _other.", nil},
+		show:   func(h *Hub, p *Page) { p.Count(uint64(h.config.MaxSeries)) },
+	},
+	{
+		Metric: Metric{"windrose_panics_total", Counter, "Mistakes of windrose that cost one connection each.", nil},
+		show:   func(h *Hub, p *Page) { c, _ := h.sum(); p.Count(c.Panics) },
+	},
+	{
+		Metric: Metric{"windrose_plan_changed_timestamp_seconds", Gauge, "When the plan last changed, in Unix time; 0 before the first.", nil},
+		show:   (*Hub).showPlanTime,
+	},
+	{
+		Metric: Metric{"windrose_plan_changes_total", Counter, "Plans taken up.", nil},
+		show:   func(h *Hub, p *Page) { p.Count(h.changes) },
+	},
+	{
+		Metric: Metric{"windrose_plan_version", Gauge, "Version of the plan in use.", nil},
+		show:   func(h *Hub, p *Page) { p.Count(h.version) },
+	},
+	{
+		Metric: Metric{"windrose_request_body_bytes_total", Counter, "Bytes of request bodies from clients.", nil},
+		show:   func(h *Hub, p *Page) { _, f := h.sum(); p.Count(f.bytesIn) },
+	},
+	{
+		Metric: Metric{
+			"windrose_request_duration_seconds", Histogram,
+			"Time from the first byte of a request to the last byte of its answer, by route; _none: no route took it, _other: beyond the limit of series.",
+			[]string{"route"},
+		},
+		show: func(h *Hub, p *Page) { h.routes.showTimes(p) },
+	},
+	{
+		Metric: Metric{"windrose_requests_active", Gauge, "Requests being served.", nil},
+		show:   func(h *Hub, p *Page) { c, _ := h.sum(); p.Count(gauge(c.RequestsActive)) },
+	},
+	{
+		Metric: Metric{"windrose_requests_pending", Gauge, "Requests that wait for an upstream connection.", nil},
+		show:   func(h *Hub, p *Page) { c, _ := h.sum(); p.Count(gauge(c.RequestsPending)) },
+	},
+	{
+		Metric: Metric{
+			"windrose_requests_total", Counter,
+			"Requests by route and status code; _none: no route took it, _other: beyond the limit of series.",
+			[]string{"route", "code"},
+		},
+		show: func(h *Hub, p *Page) { h.routes.showCodes(p) },
+	},
+	{
+		Metric: Metric{"windrose_response_body_bytes_total", Counter, "Bytes of response bodies to clients.", nil},
+		show:   func(h *Hub, p *Page) { _, f := h.sum(); p.Count(f.bytesOut) },
+	},
+	{
+		Metric: Metric{"windrose_retries_total", Counter, "Attempts at an endpoint after a request's first.", nil},
+		show:   func(h *Hub, p *Page) { _, f := h.sum(); p.Count(f.retries) },
+	},
+	{
+		Metric: Metric{
+			"windrose_service_duration_seconds", Histogram,
+			"Time from the start of the last attempt to the headers of the service's answer.",
+			[]string{"service"},
+		},
+		show: func(h *Hub, p *Page) { h.services.showTimes(p) },
+	},
+	{
+		Metric: Metric{"windrose_service_requests_total", Counter, "Requests by service and status code.", []string{"service", "code"}},
+		show:   func(h *Hub, p *Page) { h.services.showCodes(p) },
+	},
+	{
+		Metric: Metric{"windrose_tls_handshakes_total", Counter, "TLS handshakes of clients by result.", []string{"result"}},
+		show:   (*Hub).showHandshakes,
+	},
+	{
+		Metric: Metric{"windrose_tunnels_active", Gauge, "Upgraded connections, such as WebSockets.", nil},
+		show:   func(h *Hub, p *Page) { c, _ := h.sum(); p.Count(gauge(c.TunnelsActive)) },
+	},
+	{
+		Metric: Metric{"windrose_upstream_connections_active", Gauge, "Open connections to endpoints, idle ones included.", nil},
+		show:   func(h *Hub, p *Page) { c, _ := h.sum(); p.Count(gauge(c.UpstreamActive)) },
+	},
+	{
+		Metric: Metric{"windrose_upstream_connections_failed_total", Counter, "Attempts to connect to an endpoint that failed.", nil},
+		show:   func(h *Hub, p *Page) { c, _ := h.sum(); p.Count(c.UpstreamFailed) },
+	},
+	{
+		Metric: Metric{"windrose_upstream_connections_idle", Gauge, "Connections to endpoints that wait in pools.", nil},
+		show:   func(h *Hub, p *Page) { c, _ := h.sum(); p.Count(gauge(c.UpstreamIdle)) },
+	},
+	{
+		Metric: Metric{"windrose_upstream_connections_opened_total", Counter, "Connections to endpoints that were established.", nil},
+		show:   func(h *Hub, p *Page) { c, _ := h.sum(); p.Count(c.UpstreamOpened) },
+	},
+	{
+		Metric: Metric{"windrose_upstream_connections_reused_total", Counter, "Requests that took a connection from a pool.", nil},
+		show:   func(h *Hub, p *Page) { c, _ := h.sum(); p.Count(c.UpstreamReused) },
+	},
 }
 
 // Describe lists every metric of the data plane, sorted by name.
@@ -112,10 +206,24 @@ func Describe() []Metric {
 	return all
 }
 
+// AppendProcess appends a page with what every process of windrose shows of
+// itself: it is for one that has no Hub.
+func AppendProcess(dst []byte, config Config, started time.Time) []byte {
+	p := Page{text: dst}
+	now := processNow(config, started)
+	for i := range families {
+		if f := &families[i]; f.self != nil {
+			p.Family(f.Metric)
+			f.self(&p, &now)
+		}
+	}
+	return p.text
+}
+
 // gauge is a gauge as a sample: a scrape may catch it between two changes.
 func gauge(n int64) uint64 { return uint64(max(n, 0)) }
 
-func (h *Hub) showDropped(p *Page, _ *process) {
+func (h *Hub) showDropped(p *Page) {
 	_, f := h.sum()
 	p.Count(f.dropped, "queue")
 	var failed uint64
@@ -125,21 +233,21 @@ func (h *Hub) showDropped(p *Page, _ *process) {
 	p.Count(failed, "write")
 }
 
-func (h *Hub) showFaults(p *Page, _ *process) {
+func (h *Hub) showFaults(p *Page) {
 	_, f := h.sum()
 	for _, flag := range record.Flags() {
 		p.Count(f.faults[flag], flag.String(), flag.Side().String())
 	}
 }
 
-func (h *Hub) showHandshakes(p *Page, _ *process) {
+func (h *Hub) showHandshakes(p *Page) {
 	_, f := h.sum()
 	for i, n := range f.handshakes {
 		p.Count(n, Handshake(i).String())
 	}
 }
 
-func (h *Hub) showPlanTime(p *Page, _ *process) {
+func (h *Hub) showPlanTime(p *Page) {
 	if h.changed.IsZero() {
 		p.Count(0)
 		return

@@ -40,7 +40,7 @@ func TestHandshakeResult(t *testing.T) {
 	client := func(c *tls.Config) func(net.Conn) {
 		c.ServerName = "shop.example"
 		return func(conn net.Conn) {
-			tls.Client(conn, c).Handshake() //nolint:errcheck // the server's error is looked at
+			_ = tls.Client(conn, c).Handshake() // the server's error is looked at
 			conn.Close()
 		}
 	}
@@ -67,8 +67,8 @@ func TestHandshakeResult(t *testing.T) {
 		},
 		{"no ALPN in common", &tls.Config{NextProtos: []string{"http/1.1"}}, client(&tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h3"}}), telemetry.HandshakeNoCommon},
 		{"plain HTTP", new(tls.Config), func(conn net.Conn) {
-			go io.Copy(io.Discard, conn)                              //nolint:errcheck // ends with conn
-			io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n") //nolint:errcheck // the server may have closed
+			go func() { _, _ = io.Copy(io.Discard, conn) }()
+			_, _ = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n") // the server may have closed
 		}, telemetry.HandshakeNotTLS},
 		{"closed", new(tls.Config), func(conn net.Conn) { conn.Close() }, telemetry.HandshakeGone},
 		{"silent", new(tls.Config), func(net.Conn) {}, telemetry.HandshakeTimeout},

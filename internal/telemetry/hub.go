@@ -3,7 +3,6 @@ package telemetry
 import (
 	"context"
 	"maps"
-	"runtime"
 	"slices"
 	"strconv"
 	"sync"
@@ -25,7 +24,7 @@ const (
 // Config configures a Hub.
 type Config struct {
 	Version   string // of windrose, for windrose_build_info
-	Process   string // value of the label "process": "dataplane" or "control"
+	Process   string // value of the label "process", by which Merge's pages differ
 	MaxSeries int    // series of routes and services together; 0 is 20,000
 	Log       *Log   // nil: no access log
 }
@@ -166,7 +165,9 @@ func (h *Hub) Use(version uint64, added, removed Names) {
 		delete(h.sockets, name)
 	}
 	for _, name := range added.Sockets {
-		h.sockets[name] = h.sockets[name]
+		if _, ok := h.sockets[name]; !ok {
+			h.sockets[name] = Socket{}
+		}
 	}
 	loops := slices.Clone(h.loops)
 	h.mu.Unlock()
@@ -224,13 +225,18 @@ func missing[V any](have map[string]V, want []string) []string {
 // then shows its counts of the scrape before. It ends early with ctx.
 func (h *Hub) AppendMetrics(ctx context.Context, dst []byte) []byte {
 	h.gather(ctx)
-	process := processNow()
+	self := processNow(h.config, h.started)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	p := Page{text: slices.Grow(dst, h.size)}
 	for i := range families {
-		p.Family(families[i].Metric)
-		families[i].show(h, &p, &process)
+		f := &families[i]
+		p.Family(f.Metric)
+		if f.self != nil {
+			f.self(&p, &self)
+		} else {
+			f.show(h, &p)
+		}
 	}
 	h.size = len(p.text) - len(dst) + len(p.text)/16
 	return p.text
@@ -420,6 +426,3 @@ func (h *Hub) sum() (Counts, fixed) {
 	}
 	return c, f
 }
-
-// goVersion is the toolchain for windrose_build_info.
-func goVersion() string { return runtime.Version() }

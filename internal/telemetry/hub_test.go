@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -420,4 +421,16 @@ requests_total{route="a\"b\\c\nd` + "\ufffd" + `"} 7
 		t.Errorf("got\n%s\nwant\n%s", merged, want)
 	}
 	parse(t, merged)
+}
+
+func TestTwoProcessesMakeOnePage(t *testing.T) {
+	started := time.UnixMilli(1_700_000_000_500)
+	control := telemetry.AppendProcess(nil, telemetry.Config{Process: "control", Version: "v1"}, started)
+	data := telemetry.NewHub(telemetry.Config{Process: "dataplane", Version: "v1"}).AppendMetrics(context.Background(), nil)
+	p := parse(t, telemetry.Merge(nil, control, data))
+	p.want(t, `process_start_time_seconds{process="control"}`, 1_700_000_000.5)
+	for _, process := range []string{"control", "dataplane"} {
+		p.want(t, fmt.Sprintf(`windrose_build_info{process=%q,version="v1",go=%q}`, process, runtime.Version()), 1)
+	}
+	p.want(t, "windrose_panics_total", 0)
 }

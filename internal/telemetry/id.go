@@ -18,7 +18,7 @@ type IDs struct{ random *rand.ChaCha8 }
 // NewIDs makes an IDs with a seed from the system.
 func NewIDs() *IDs {
 	var seed [32]byte
-	crand.Read(seed[:]) //nolint:errcheck // never returns an error (crypto/rand)
+	_, _ = crand.Read(seed[:]) // never returns an error
 	return &IDs{random: rand.NewChaCha8(seed)}
 }
 

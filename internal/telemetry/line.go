@@ -172,7 +172,7 @@ func appendString[T string | []byte](dst []byte, v T, limit int) []byte {
 			var r rune
 			r, size = utf8.DecodeRune(char[:n])
 			if i+size > end && size > 1 {
-				start, i = end, end // the limit falls into this character
+				start = end // the limit falls into this character
 				break
 			}
 			dst = appendRune(dst, r, size)

@@ -130,6 +130,7 @@ func (l *Loop) logs(r *record.Record) bool {
 			return false
 		}
 		l.skipped = 0
+	case LogOn, "":
 	}
 	return true
 }

@@ -177,7 +177,7 @@ func TestASlowWriterCostsLinesThatAreCounted(t *testing.T) {
 	h := telemetry.NewHub(telemetry.Config{Log: log})
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	running.Go(func() { log.Run(ctx) })
+	running.Go(func() { _ = log.Run(ctx) })
 	l := h.Attach(now)
 	send := func(n int) {
 		for range n {

@@ -11,8 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// process is what the system says of this process. What cannot be read is 0.
+// process is what is known of this process. What cannot be read is 0.
 type process struct {
+	name    string
+	version string
+	started time.Time
+
 	cpu        time.Duration
 	resident   uint64
 	files      uint64
@@ -21,8 +25,11 @@ type process struct {
 	goroutines uint64
 }
 
-func processNow() process {
+func processNow(config Config, started time.Time) process {
 	return process{
+		name:       config.Process,
+		version:    config.Version,
+		started:    started,
 		cpu:        cpuTime(),
 		resident:   residentBytes(),
 		files:      openFiles(),
@@ -67,7 +74,7 @@ func openFiles() uint64 {
 	if err != nil {
 		return 0
 	}
-	defer folder.Close() //nolint:errcheck // was only read
+	defer folder.Close()
 	var n uint64
 	for {
 		names, err := folder.Readdirnames(1024)

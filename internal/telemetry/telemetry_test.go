@@ -49,7 +49,7 @@ type page struct {
 }
 
 // parse reads a page strictly, as Prometheus would.
-func parse(t testing.TB, text []byte) page {
+func parse(t *testing.T, text []byte) page {
 	t.Helper()
 	p := page{samples: map[string]sample{}, types: map[string]string{}}
 	var current string
@@ -92,7 +92,7 @@ func parse(t testing.TB, text []byte) page {
 	return p
 }
 
-func parseSample(t testing.TB, line string) (sample, string) {
+func parseSample(t *testing.T, line string) (sample, string) {
 	t.Helper()
 	s := sample{labels: map[string]string{}}
 	end := strings.LastIndexByte(line, ' ')
@@ -135,7 +135,7 @@ func parseSample(t testing.TB, line string) (sample, string) {
 	return s, series
 }
 
-func (p page) want(t testing.TB, series string, want float64) {
+func (p page) want(t *testing.T, series string, want float64) {
 	t.Helper()
 	got, ok := p.samples[series]
 	if !ok {
@@ -145,7 +145,7 @@ func (p page) want(t testing.TB, series string, want float64) {
 	}
 }
 
-func (p page) lacks(t testing.TB, part string) {
+func (p page) lacks(t *testing.T, part string) {
 	t.Helper()
 	for series := range p.samples {
 		if strings.Contains(series, part) {
@@ -154,7 +154,7 @@ func (p page) lacks(t testing.TB, part string) {
 	}
 }
 
-func scrape(t testing.TB, h *telemetry.Hub) page {
+func scrape(t *testing.T, h *telemetry.Hub) page {
 	t.Helper()
 	return parse(t, h.AppendMetrics(context.Background(), nil))
 }
@@ -196,7 +196,7 @@ func TestRequestsAreCountedByRouteServiceAndCode(t *testing.T) {
 }
 
 // lines checks that n lines are in text.
-func wantLines(t testing.TB, text []byte, n int) {
+func wantLines(t *testing.T, text []byte, n int) {
 	t.Helper()
 	if got := bytes.Count(text, []byte("\n")); got != n {
 		t.Errorf("got %d lines, want %d: %s", got, n, text)
