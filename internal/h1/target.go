@@ -11,8 +11,8 @@ var (
 func (r *Request) parseTarget() *Error {
 	t := r.Target
 	switch {
-	case len(t) == 0:
-		return bad("the request line has no target, or more than one space")
+	case len(t) == 0, t[0] == ' ':
+		return bad("the request line has no target, or more than one space before it")
 	case string(r.Method) == "CONNECT":
 		return r.authorityForm(t)
 	case t[0] == '/':
