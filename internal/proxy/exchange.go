@@ -81,16 +81,13 @@ var errConnectTimeout = errors.New("no connection within the connect timeout")
 
 // reset makes x ready for another request, keeping its memory unless it grew.
 func (x *exchange) reset() {
-	w, timer, sent, meta, tried := x.w, x.timer, x.sent[:0], x.meta[:0], x.tried[:0]
-	if cap(sent) > 4<<10 {
-		w.loop.Buffers.Give(sent)
-		sent = nil
-	}
+	w, timer, meta, tried := x.w, x.timer, x.meta[:0], x.tried[:0]
+	w.loop.Buffers.Give(x.sent)
 	if cap(meta) > 4<<10 {
 		meta = nil
 	}
 	clear(tried[:cap(tried)])
-	*x = exchange{w: w, timer: timer, sent: sent, meta: meta, tried: tried}
+	*x = exchange{w: w, timer: timer, meta: meta, tried: tried}
 }
 
 // begin starts the request in w.req. rest is what follows its head in what was
@@ -113,7 +110,7 @@ func (x *exchange) begin(c *client, rest []byte) []byte {
 	if !x.resolve() {
 		return rest // answered already
 	}
-	x.sent = x.appendRequest(w.loop.Buffers.Take(4 << 10)[:0])
+	x.sent = x.appendRequest(w.loop.Buffers.Take(4 << 10))
 	x.whole = true
 	rest, ok := x.firstBody(rest)
 	if !ok {
