@@ -210,9 +210,9 @@ func (b *Body) stepSize(c byte) *Error {
 		b.state = lineLF
 	case ';':
 		b.state = extStart
-	case ' ', '\t':
-		b.state = sizeSpace
 	default:
+		// Also white space before an extension, which the grammar allows and
+		// net/http refuses: only those who try things send it.
 		return bad("a chunk size is not a hexadecimal number")
 	}
 	return nil
@@ -250,7 +250,7 @@ func (b *Body) extension(c byte) state {
 	case s == extQuoted, s == extEscape:
 		return failed
 
-	case space && (s == extStart || s == extEquals || s == sizeSpace || s == extNamed || s == extValued):
+	case space && (s == extStart || s == extEquals || s == extNamed || s == extValued):
 		return s
 	case token && (s == extStart || s == extName):
 		return extName
