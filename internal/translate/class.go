@@ -1,0 +1,214 @@
+package translate
+
+import (
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"windrose.dev/windrose/api/v1alpha1"
+	"windrose.dev/windrose/internal/object"
+	"windrose.dev/windrose/internal/plan"
+)
+
+// supportedFeatures are the features of Gateway API that windrose carries, in
+// alphabetical order.
+var supportedFeatures = []gatewayv1.FeatureName{
+	"Gateway",
+	"GatewayAddressEmpty",
+	"GatewayHTTPListenerIsolation",
+	"GatewayHTTPSListenerDetectMisdirectedRequests",
+	"GatewayPort8080",
+	"GatewayRouteHostnameIntersectionPrecedence",
+	"GatewayStaticAddresses",
+	"HTTPRoute",
+	"HTTPRoute303RedirectStatusCode",
+	"HTTPRoute307RedirectStatusCode",
+	"HTTPRoute308RedirectStatusCode",
+	"HTTPRouteBackendProtocolWebSocket",
+	"HTTPRouteBackendRequestHeaderModification",
+	"HTTPRouteBackendTimeout",
+	"HTTPRouteBackendURLRewrite",
+	"HTTPRouteHostRewrite",
+	"HTTPRouteMethodMatching",
+	"HTTPRouteNamedRouteRule",
+	"HTTPRouteParentRefPort",
+	"HTTPRoutePathRedirect",
+	"HTTPRoutePathRewrite",
+	"HTTPRoutePortRedirect",
+	"HTTPRouteQueryParamMatching",
+	"HTTPRouteRequestTimeout",
+	"HTTPRouteResponseHeaderModification",
+	"HTTPRouteSchemeRedirect",
+	"ListenerSet",
+	"ReferenceGrant",
+}
+
+// readClasses gives the classes of windrose with the verdict on their
+// parameters, and makes the settings.
+func (g *gateways) readClasses(t *Translator) map[string]verdict {
+	managed := map[string]verdict{}
+	old := map[object.Key]*object.Status{}
+	for _, s := range g.classes {
+		old[s.Object] = s
+	}
+	g.classes = nil
+	var settings *plan.Settings
+	var from string
+	all := slices.SortedFunc(slices.Values(t.set.GatewayClasses.All()), func(a, b *gatewayv1.GatewayClass) int { return older(a, b) })
+	for _, class := range all {
+		if class.Spec.ControllerName != GatewayController {
+			continue
+		}
+		key := object.Key{Kind: "GatewayClass", Name: class.Name}
+		made, v := g.readParameters(t, class)
+		managed[class.Name] = v
+		if made != nil && settings != nil && !reflect.DeepEqual(made, settings) {
+			g.findings = append(g.findings, object.Finding{
+				Severity: object.Warning, Object: key, Field: "spec.parametersRef", Reason: reasonShadowed,
+				Message: "one data plane has one set of parameters, and GatewayClass " + from + ", which is older, gave it others", Mend: "use the same parameters in both classes",
+			})
+		}
+		if made != nil && settings == nil {
+			settings, from = made, class.Name
+		}
+		status := showClass(key, class, v)
+		if was := old[key]; was != nil && reflect.DeepEqual(was, status) {
+			status = was
+		}
+		g.classes = append(g.classes, status)
+	}
+	g.useSettings(settings)
+	return managed
+}
+
+func showClass(key object.Key, class *gatewayv1.GatewayClass, v verdict) *object.Status {
+	status := &gatewayv1.GatewayClassStatus{Conditions: []metav1.Condition{
+		conclude(string(gatewayv1.GatewayClassConditionStatusAccepted), v, "accepted", class.Generation),
+		condition(string(gatewayv1.GatewayClassConditionStatusSupportedVersion), true, string(gatewayv1.GatewayClassReasonSupportedVersion), "Gateway API v1.7", class.Generation),
+	}}
+	for _, f := range supportedFeatures {
+		status.SupportedFeatures = append(status.SupportedFeatures, gatewayv1.SupportedFeature{Name: f})
+	}
+	return &object.Status{Object: key, Generation: class.Generation, GatewayClass: status}
+}
+
+func (g *gateways) useSettings(settings *plan.Settings) {
+	if settings == nil {
+		g.settings = nil
+		return
+	}
+	if g.settings == nil || !reflect.DeepEqual(g.settings.Settings, settings) {
+		g.settings = &plan.Part{Key: plan.Key{Kind: plan.KindSettings, Name: "default"}, Settings: settings}
+	}
+}
+
+// readParameters follows the parametersRef of a class; without one there are
+// no settings.
+func (g *gateways) readParameters(t *Translator, class *gatewayv1.GatewayClass) (*plan.Settings, verdict) {
+	ref := class.Spec.ParametersRef
+	if ref == nil {
+		return nil, verdict{}
+	}
+	key := object.Key{Kind: "GatewayClass", Name: class.Name}
+	refuse := func(sub, message, mend string) (*plan.Settings, verdict) {
+		reason := string(gatewayv1.GatewayClassReasonInvalidParameters)
+		g.findings = append(g.findings, object.Finding{Severity: object.Error, Object: key, Field: "spec.parametersRef" + sub, Reason: reason, Message: message, Mend: mend})
+		return nil, verdict{reason, message}
+	}
+	if ref.Group != "windrose.dev" || ref.Kind != "GatewayParameters" {
+		return refuse(".kind", fmt.Sprintf("windrose cannot read parameters of kind %s in group %q", ref.Kind, ref.Group), "name GatewayParameters of group windrose.dev")
+	}
+	if ref.Namespace == nil {
+		return refuse("", "GatewayParameters "+ref.Name+" is named without its namespace", "add namespace")
+	}
+	namespace := string(*ref.Namespace)
+	params, ok := t.set.GatewayParameters.Get(namespace, ref.Name)
+	if !ok {
+		return refuse(".name", fmt.Sprintf("GatewayParameters %s/%s does not exist", namespace, ref.Name), object.Meant(ref.Name, namesIn(t.set.GatewayParameters, namespace)))
+	}
+	settings, err := readSettings(&params.Spec)
+	if err != nil {
+		return refuse(".name", fmt.Sprintf("GatewayParameters %s/%s cannot be used: %s", namespace, ref.Name, err), "")
+	}
+	return settings, verdict{}
+}
+
+func readSettings(spec *v1alpha1.GatewayParametersSpec) (*plan.Settings, error) {
+	s := &plan.Settings{}
+	if spec.AccessLog != nil {
+		switch spec.AccessLog.Mode {
+		case "", "On":
+			s.AccessLog.Mode = plan.LogOn
+		case "Sampled":
+			s.AccessLog = plan.AccessLog{Mode: plan.LogSampled, Every: int(max(spec.AccessLog.Every, 1))}
+		case "Off":
+			s.AccessLog.Mode = plan.LogOff
+		default:
+			return nil, fmt.Errorf("accessLog.mode %q is not one of On, Sampled and Off", spec.AccessLog.Mode)
+		}
+	}
+	switch spec.FaultDetail {
+	case "", "Full":
+		s.FaultDetail = plan.DetailFull
+	case "Brief":
+		s.FaultDetail = plan.DetailBrief
+	default:
+		return nil, fmt.Errorf("faultDetail %q is neither Full nor Brief", spec.FaultDetail)
+	}
+	for _, text := range spec.TrustedProxies {
+		prefix, err := parsePrefix(text)
+		if err != nil {
+			return nil, fmt.Errorf("trustedProxies: %q is not a network", text)
+		}
+		s.TrustedProxies = append(s.TrustedProxies, prefix)
+	}
+	if l := spec.Limits; l != nil {
+		s.MaxHeaderBytes, s.MaxURIBytes, s.MaxHeaders = int(l.HeaderBytes), int(l.URIBytes), int(l.Headers)
+		s.MaxConnections, s.MaxBufferedBytes, s.MaxPending = int(l.Connections), int(l.BufferedBytes), int(l.Pending)
+		if l.UpstreamIdle != nil {
+			s.MaxUpstreamIdle = int(*l.UpstreamIdle)
+		}
+	}
+	return s, readTimeouts(s, spec.Timeouts)
+}
+
+func parsePrefix(text string) (netip.Prefix, error) {
+	if addr, err := netip.ParseAddr(text); err == nil {
+		return netip.PrefixFrom(addr, addr.BitLen()), nil
+	}
+	return netip.ParsePrefix(text)
+}
+
+func readTimeouts(s *plan.Settings, t *v1alpha1.Timeouts) error {
+	if t == nil {
+		return nil
+	}
+	for _, f := range []struct {
+		name string
+		from *metav1.Duration
+		to   *time.Duration
+	}{
+		{"header", t.Header, &s.HeaderTimeout},
+		{"idle", t.Idle, &s.IdleTimeout},
+		{"body", t.Body, &s.BodyTimeout},
+		{"tunnel", t.Tunnel, &s.TunnelTimeout},
+		{"handshake", t.Handshake, &s.HandshakeTimeout},
+		{"drain", t.Drain, &s.DrainTimeout},
+		{"connect", t.Connect, &s.ConnectTimeout},
+		{"upstreamIdle", t.UpstreamIdle, &s.UpstreamIdle},
+	} {
+		if f.from == nil {
+			continue
+		}
+		if f.from.Duration < 0 {
+			return fmt.Errorf("timeouts.%s is negative", f.name)
+		}
+		*f.to = f.from.Duration
+	}
+	return nil
+}

@@ -1,0 +1,59 @@
+package translate
+
+import (
+	"iter"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"windrose.dev/windrose/internal/object"
+)
+
+// The reasons of findings. Those that Gateway API names are used where they
+// fit; these are the others.
+const (
+	reasonNotCarried        = "NotCarriedYet"     // accepted by the API, but windrose cannot do it yet
+	reasonNotRead           = "NotRead"           // a field or an annotation without effect
+	reasonInvalidValue      = "InvalidValue"      // the value cannot be used
+	reasonNotServing        = "NotServing"        // something that it hangs on does not serve
+	reasonParentNotFound    = "ParentNotFound"    // a parentRef without object
+	reasonParentNotManaged  = "ParentNotManaged"  // a parent of another controller
+	reasonClassNotFound     = "ClassNotFound"     // a class without object
+	reasonNoBackend         = "NoBackend"         // a rule without backends
+	reasonNoEndpoints       = "NoEndpoints"       // nothing stands behind a service
+	reasonCertificateExpiry = "CertificateExpiry" // expired, or soon
+	reasonCertificateNames  = "CertificateNames"  // does not fit the host names
+	reasonShadowed          = "Shadowed"          // another object takes its requests
+)
+
+// condition makes a condition without a transition time.
+func condition(kind string, ok bool, reason, message string, generation int64) metav1.Condition {
+	status := metav1.ConditionFalse
+	if ok {
+		status = metav1.ConditionTrue
+	}
+	return metav1.Condition{Type: kind, Status: status, Reason: reason, Message: message, ObservedGeneration: generation}
+}
+
+// namesIn gives the names of a table's objects in a namespace.
+func namesIn[T metav1.Object](t object.Table[T], namespace string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, o := range t.All() {
+			if o.GetNamespace() == namespace && !yield(o.GetName()) {
+				return
+			}
+		}
+	}
+}
+
+// older says whether a goes before b: the earlier created, then the
+// alphabetically first.
+func older(a, b metav1.Object) int {
+	ta, tb := a.GetCreationTimestamp(), b.GetCreationTimestamp()
+	if !ta.Equal(&tb) {
+		if ta.Before(&tb) {
+			return -1
+		}
+		return 1
+	}
+	return object.NameOf(a).Compare(object.NameOf(b))
+}

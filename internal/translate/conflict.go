@@ -1,0 +1,190 @@
+package translate
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"windrose.dev/windrose/internal/object"
+	"windrose.dev/windrose/internal/plan"
+)
+
+// claim is a socket with the listeners that stand on it.
+type claim struct {
+	protocol gatewayv1.ProtocolType
+	hosts    map[string]*listener // by host name
+}
+
+// claim gives the listeners of an object their sockets, unless an object of
+// higher precedence took them for another protocol or for the same host name.
+// Listeners of one object that cannot be told apart lose both, as the API
+// wants it.
+func (g *gateways) claim(p *parent) {
+	if !p.accepted.ok() {
+		return
+	}
+	g.conflictsWithin(p)
+	for _, l := range p.listeners {
+		if l.serves() {
+			g.take(l)
+		}
+		if !l.conflict.ok() {
+			p.find(object.Error, fmt.Sprintf("spec.listeners[%d]", l.index), l.conflict.reason, "listener "+string(l.spec.Name)+": "+l.conflict.message, "give it another port or another host name")
+		}
+	}
+	// A protocol that is not carried claims nothing, but where it wants a
+	// socket of another protocol that is the better reason.
+	for _, l := range p.listeners {
+		if l.accepted.reason == string(gatewayv1.ListenerReasonUnsupportedProtocol) {
+			g.checkProtocol(l)
+		}
+	}
+}
+
+func (g *gateways) conflictsWithin(p *parent) {
+	for i, a := range p.listeners {
+		for _, b := range p.listeners[i+1:] {
+			if a.spec.Port != b.spec.Port || !a.accepted.ok() || !b.accepted.ok() {
+				continue
+			}
+			switch {
+			case a.spec.Protocol != b.spec.Protocol:
+				conflict(a, gatewayv1.ListenerReasonProtocolConflict, "listener "+string(b.spec.Name)+" has the same port and another protocol")
+				conflict(b, gatewayv1.ListenerReasonProtocolConflict, "listener "+string(a.spec.Name)+" has the same port and another protocol")
+			case a.hostname == b.hostname:
+				conflict(a, gatewayv1.ListenerReasonHostnameConflict, "listener "+string(b.spec.Name)+" has the same port and the same host name")
+				conflict(b, gatewayv1.ListenerReasonHostnameConflict, "listener "+string(a.spec.Name)+" has the same port and the same host name")
+			}
+		}
+	}
+}
+
+func conflict(l *listener, reason gatewayv1.ListenerConditionReason, message string) {
+	if l.conflict.ok() {
+		l.conflict = verdict{string(reason), message}
+	}
+}
+
+func (g *gateways) take(l *listener) {
+	for _, s := range l.sockets {
+		c := g.claims[s]
+		if c == nil {
+			continue
+		}
+		if c.protocol != l.spec.Protocol {
+			conflict(l, gatewayv1.ListenerReasonProtocolConflict, fmt.Sprintf("port %d is taken for protocol %s by an object of higher precedence", l.spec.Port, c.protocol))
+			return
+		}
+		if c.hosts[l.hostname] != nil {
+			conflict(l, gatewayv1.ListenerReasonHostnameConflict, fmt.Sprintf("%s on port %d is taken by a listener of higher precedence", orAll(l.hostname), l.spec.Port))
+			return
+		}
+	}
+	for _, s := range l.sockets {
+		if g.claims[s] == nil {
+			g.claims[s] = &claim{protocol: l.spec.Protocol, hosts: map[string]*listener{}}
+		}
+		g.claims[s].hosts[l.hostname] = l
+	}
+}
+
+func (g *gateways) checkProtocol(l *listener) {
+	for _, s := range l.sockets {
+		c := g.claims[s]
+		bothTLS := c != nil && c.protocol == gatewayv1.HTTPSProtocolType && l.spec.Protocol == gatewayv1.TLSProtocolType
+		if c != nil && !bothTLS {
+			conflict(l, gatewayv1.ListenerReasonProtocolConflict, fmt.Sprintf("port %d is taken for protocol %s by a listener of higher precedence", l.spec.Port, c.protocol))
+			return
+		}
+	}
+}
+
+func orAll(hostname string) string {
+	if hostname == "" {
+		return "the listener for all host names"
+	}
+	return "host name " + hostname
+}
+
+// markOverlaps notes HTTPS listeners on one socket whose host names overlap: a
+// client may reuse the connection of one for the other.
+func (g *gateways) markOverlaps() {
+	for _, c := range g.claims {
+		if c.protocol != gatewayv1.HTTPSProtocolType {
+			continue
+		}
+		for host, l := range c.hosts {
+			for wide := range widerThan(host) {
+				if other := c.hosts[wide]; other != nil {
+					l.overlaps(orStar(wide))
+					other.overlaps(orStar(host))
+				}
+			}
+		}
+	}
+}
+
+// overlaps notes a host name; of several the alphabetically first.
+func (l *listener) overlaps(host string) {
+	if l.overlap == "" || host < l.overlap {
+		l.overlap = host
+	}
+}
+
+func orStar(host string) string {
+	if host == "" {
+		return "*"
+	}
+	return host
+}
+
+// widerThan gives the wildcards that cover a host name, and "".
+func widerThan(host string) func(yield func(string) bool) {
+	return func(yield func(string) bool) {
+		if host == "" {
+			return
+		}
+		rest := strings.TrimPrefix(host, "*.")
+		for {
+			_, parent, ok := strings.Cut(rest, ".")
+			if !ok {
+				break
+			}
+			if !yield("*." + parent) {
+				return
+			}
+			rest = parent
+		}
+		yield("")
+	}
+}
+
+// makeSockets gives each socket with a listener its part.
+func (g *gateways) makeSockets() {
+	old := map[string]*plan.Part{}
+	for _, p := range g.sockets {
+		old[p.Key.Name] = p
+	}
+	g.sockets = g.sockets[:0:0]
+	for _, name := range slices.Sorted(maps.Keys(g.claims)) {
+		if part := old[name]; part != nil {
+			g.sockets = append(g.sockets, part)
+			continue
+		}
+		if part := socketPart(name); part != nil {
+			g.sockets = append(g.sockets, part)
+		}
+	}
+}
+
+func socketPart(name string) *plan.Part {
+	addr, err := netip.ParseAddrPort(strings.TrimPrefix(name, "tcp/"))
+	if err != nil {
+		return nil // the name was made from an address
+	}
+	return &plan.Part{Key: plan.Key{Kind: plan.KindSocket, Name: name}, Socket: &plan.Socket{Addr: addr}}
+}

@@ -1,0 +1,448 @@
+package translate
+
+import (
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"windrose.dev/windrose/internal/object"
+	"windrose.dev/windrose/internal/plan"
+)
+
+// parent is what a route can attach to: a Gateway or a ListenerSet.
+type parent struct {
+	key       object.Key
+	object    metav1.Object
+	managed   bool // by windrose
+	listeners []*listener
+	accepted  verdict // beyond its listeners
+	gateway   *parent // of a ListenerSet
+	sets      int32   // accepted ListenerSets of a Gateway
+	addrs     []netip.Addr
+	static    bool // addrs were asked for
+	backend   *verdict
+	findings  []object.Finding
+
+	shown *object.Status // of the last run
+}
+
+// valid counts the listeners that serve.
+func (p *parent) valid() int {
+	n := 0
+	for _, l := range p.listeners {
+		if l.serves() {
+			n++
+		}
+	}
+	return n
+}
+
+// serves says whether any listener may become part of the plan.
+func (p *parent) serves() bool {
+	return p.accepted.ok() && (p.gateway == nil || p.gateway.accepted.ok())
+}
+
+// gateways are the classes, Gateways and ListenerSets as translated.
+type gateways struct {
+	parents      map[object.Key]*parent
+	order        []*parent // by precedence: each Gateway and after it its ListenerSets
+	classes      []*object.Status
+	settings     *plan.Part
+	sockets      []*plan.Part
+	claims       map[string]*claim     // by socket
+	listenerPart map[string]*plan.Part // by name; of the last run
+	placeholders map[string]*plan.Part // by listener
+	findings     []object.Finding
+
+	// What the last update changed, for those who looked something up.
+	changed bool
+	names   bool
+}
+
+// update compiles all of it again if any of its inputs changed: there are few.
+func (g *gateways) update(t *Translator) {
+	d := &t.delta
+	g.changed = d.classes.any() || d.gateways.any() || d.listenerSets.any() || d.grants.any() || d.secrets.any() ||
+		d.configMaps.any() || d.namespaces.any() || d.parameters.any()
+	g.names = g.changed && (d.classes.any() || d.gateways.names || d.listenerSets.names)
+	if !g.changed {
+		return
+	}
+	g.findings, g.claims = nil, map[string]*claim{}
+	managed := g.readClasses(t)
+	old := g.parents
+	g.parents, g.order = map[object.Key]*parent{}, nil
+
+	sets := t.listenerSetsByGateway()
+	all := slices.SortedFunc(slices.Values(t.set.Gateways.All()), func(a, b *gatewayv1.Gateway) int { return older(a, b) })
+	for _, gw := range all {
+		p := g.readGateway(t, gw, managed)
+		for _, ls := range sets[object.NameOf(gw)] {
+			g.readListenerSet(t, ls, p)
+		}
+		delete(sets, object.NameOf(gw))
+	}
+	for _, orphans := range sets {
+		for _, ls := range orphans {
+			g.orphan(t, ls)
+		}
+	}
+	g.markOverlaps()
+	g.keep(old)
+	g.makeSockets()
+}
+
+// keep puts what is new into the memory of what was known before, so that
+// routes which looked it up need not look again.
+func (g *gateways) keep(old map[object.Key]*parent) {
+	for i, p := range g.order {
+		was := old[p.key]
+		if was == nil || !sameForRoutes(was, p) {
+			if was != nil {
+				p.shown = was.shown
+			}
+			continue
+		}
+		p.shown = was.shown
+		for j, l := range p.listeners {
+			*was.listeners[j] = *l
+		}
+		p.listeners = was.listeners
+		*was = *p
+		g.order[i], g.parents[p.key] = was, was
+	}
+	for _, p := range g.order {
+		if p.gateway != nil {
+			p.gateway = g.parents[p.gateway.key]
+		}
+	}
+}
+
+// sameForRoutes says whether a route that attached to one attaches to the
+// other just so.
+func sameForRoutes(a, b *parent) bool {
+	return a.object == b.object && a.managed == b.managed && a.accepted == b.accepted && a.serves() == b.serves() &&
+		slices.EqualFunc(a.listeners, b.listeners, func(x, y *listener) bool {
+			return x.serves() == y.serves() && x.why() == y.why()
+		})
+}
+
+func (g *gateways) add(p *parent) {
+	g.parents[p.key] = p
+	g.order = append(g.order, p)
+}
+
+func (g *gateways) readGateway(t *Translator, gw *gatewayv1.Gateway, managed map[string]verdict) *parent {
+	p := &parent{key: object.Key{Kind: "Gateway", Namespace: gw.Namespace, Name: gw.Name}, object: gw}
+	class, ok := managed[string(gw.Spec.GatewayClassName)]
+	p.managed = ok
+	g.add(p)
+	if !ok {
+		g.unmanaged(t, p, gw)
+		return p
+	}
+	if !class.ok() {
+		p.accepted = verdict{string(gatewayv1.GatewayReasonInvalidParameters), fmt.Sprintf("GatewayClass %s is not accepted: %s", gw.Spec.GatewayClassName, class.message)}
+	}
+	readAddresses(p, gw)
+	readInfrastructure(p, gw)
+	g.readBackendTLS(t, p, gw)
+	m := &listenerMaker{t: t, owner: p.key, object: gw, addrs: p.addrs, tls: gw.Spec.TLS, findings: &p.findings}
+	for i := range gw.Spec.Listeners {
+		p.listeners = append(p.listeners, m.make(i, &gw.Spec.Listeners[i]))
+	}
+	g.claim(p)
+	if p.accepted.ok() {
+		return p
+	}
+	p.find(object.Error, "spec", p.accepted.reason, "the Gateway is not accepted: "+p.accepted.message, "")
+	return p
+}
+
+func (p *parent) find(severity object.Severity, field, reason, message, mend string) {
+	p.findings = append(p.findings, object.Finding{Severity: severity, Object: p.key, Field: field, Reason: reason, Message: message, Mend: mend})
+}
+
+// unmanaged tells the author of a Gateway whose class nobody wrote; a class of
+// another controller is none of our business.
+func (g *gateways) unmanaged(t *Translator, p *parent, gw *gatewayv1.Gateway) {
+	name := string(gw.Spec.GatewayClassName)
+	if _, ok := t.set.GatewayClasses.Get("", name); ok {
+		return
+	}
+	mend := object.Meant(name, namesIn(t.set.GatewayClasses, ""))
+	if mend == "" {
+		mend = "write a GatewayClass " + name + " with controllerName " + GatewayController
+	}
+	p.find(object.Error, "spec.gatewayClassName", reasonClassNotFound, "GatewayClass "+name+" does not exist, so that nobody serves this Gateway", mend)
+}
+
+// readAddresses decides where the listeners of a Gateway stand.
+func readAddresses(p *parent, gw *gatewayv1.Gateway) {
+	wildcard := len(gw.Spec.Addresses) == 0
+	for i, a := range gw.Spec.Addresses {
+		field := fmt.Sprintf("spec.addresses[%d]", i)
+		switch {
+		case a.Type != nil && *a.Type != gatewayv1.IPAddressType:
+			p.refuseAddress(field+".type", fmt.Sprintf("windrose cannot give a Gateway an address of type %s; write an IPAddress", *a.Type))
+		case a.Routability != "":
+			p.refuseAddress(field+".routability", "windrose knows no routability "+string(a.Routability))
+		case a.Value == "":
+			wildcard = true
+		default:
+			addr, err := netip.ParseAddr(a.Value)
+			if err != nil || addr.Zone() != "" {
+				p.refuseAddress(field+".value", fmt.Sprintf("%q is not an IP address", a.Value))
+				continue
+			}
+			if addr = addr.Unmap(); !slices.Contains(p.addrs, addr) {
+				p.addrs = append(p.addrs, addr)
+			}
+		}
+	}
+	if wildcard {
+		p.addrs = []netip.Addr{netip.IPv6Unspecified()}
+		return
+	}
+	p.static = true
+}
+
+func (p *parent) refuseAddress(field, message string) {
+	if p.accepted.ok() {
+		p.accepted = verdict{string(gatewayv1.GatewayReasonUnsupportedAddress), message}
+	}
+	p.find(object.Error, field, string(gatewayv1.GatewayReasonUnsupportedAddress), message, "")
+}
+
+func readInfrastructure(p *parent, gw *gatewayv1.Gateway) {
+	if scope := gw.Spec.DefaultScope; scope != "" && scope != gatewayv1.GatewayDefaultScopeNone {
+		p.find(object.Warning, "spec.defaultScope", reasonNotCarried, "windrose does not carry default Gateways yet: no route attaches by itself", "name this Gateway in the parentRefs of the routes")
+	}
+	infra := gw.Spec.Infrastructure
+	if infra == nil {
+		return
+	}
+	if ref := infra.ParametersRef; ref != nil {
+		v := verdict{string(gatewayv1.GatewayReasonInvalidParameters), fmt.Sprintf("windrose reads parameters from the GatewayClass and not from a Gateway, and does not know %s %s here", ref.Kind, ref.Name)}
+		if p.accepted.ok() {
+			p.accepted = v
+		}
+		p.find(object.Error, "spec.infrastructure.parametersRef", v.reason, v.message, "name GatewayParameters in the parametersRef of the GatewayClass")
+	}
+	if len(infra.Labels)+len(infra.Annotations) > 0 {
+		p.find(object.Info, "spec.infrastructure", reasonNotRead, "windrose makes no object for a Gateway on one machine, so that these labels and annotations have no effect", "")
+	}
+}
+
+// readBackendTLS checks the client certificate for backends, which has no
+// effect before TLS to backends is carried.
+func (g *gateways) readBackendTLS(t *Translator, p *parent, gw *gatewayv1.Gateway) {
+	if gw.Spec.TLS == nil || gw.Spec.TLS.Backend == nil || gw.Spec.TLS.Backend.ClientCertificateRef == nil {
+		return
+	}
+	ref, field := gw.Spec.TLS.Backend.ClientCertificateRef, "spec.tls.backend.clientCertificateRef"
+	namespace := gw.Namespace
+	if ref.Namespace != nil {
+		namespace = string(*ref.Namespace)
+	}
+	v, invalid := verdict{}, string(gatewayv1.GatewayReasonInvalidClientCertificateRef)
+	if ref.Group != nil && *ref.Group != "" || ref.Kind != nil && *ref.Kind != "Secret" {
+		v = verdict{invalid, fmt.Sprintf("client certificate %s is of a kind that windrose cannot read; name a Secret", ref.Name)}
+	} else if !t.granted(p.key, "Secret", namespace, string(ref.Name)) {
+		v = verdict{string(gatewayv1.GatewayReasonRefNotPermitted), fmt.Sprintf("no ReferenceGrant in namespace %s lets a Gateway of namespace %s refer to Secret %s", namespace, gw.Namespace, ref.Name)}
+	} else if secret, ok := t.set.Secrets.Get(namespace, string(ref.Name)); !ok {
+		v = verdict{invalid, fmt.Sprintf("Secret %s/%s does not exist", namespace, ref.Name)}
+	} else if c := t.secrets.read(secret); c.problem != "" {
+		v = verdict{invalid, fmt.Sprintf("Secret %s/%s cannot be used: %s", namespace, ref.Name, c.problem)}
+	}
+	p.backend = &v
+	if !v.ok() {
+		p.find(object.Error, field, v.reason, v.message, "")
+		return
+	}
+	p.find(object.Warning, field, reasonNotCarried, "windrose does not carry TLS to backends yet, so that this certificate is not shown to anybody", "")
+}
+
+// showGateway makes the status of a Gateway; it needs the routes counted.
+func (t *Translator) showGateway(p *parent) *object.Status {
+	generation, valid := p.object.GetGeneration(), p.valid()
+	status := &gatewayv1.GatewayStatus{}
+	accepted, programmed := p.accepted, verdict{}
+	acceptedReason := string(gatewayv1.GatewayReasonAccepted)
+	message := "accepted"
+	if valid < len(p.listeners) && accepted.ok() {
+		message = "listeners that are not valid: " + p.invalidListeners()
+		acceptedReason = string(gatewayv1.GatewayReasonListenersNotValid)
+		if valid == 0 {
+			accepted = verdict{acceptedReason, message}
+		}
+	}
+	if !accepted.ok() {
+		acceptedReason, message = accepted.reason, accepted.message
+		programmed = verdict{string(gatewayv1.GatewayReasonInvalid), message}
+	}
+	status.Conditions = append(status.Conditions,
+		condition(string(gatewayv1.GatewayConditionAccepted), accepted.ok(), acceptedReason, message, generation),
+		conclude(string(gatewayv1.GatewayConditionProgrammed), programmed, "programmed", generation))
+	if resolved := p.references(); resolved != nil {
+		status.Conditions = append(status.Conditions, conclude(string(gatewayv1.GatewayConditionResolvedRefs), *resolved, "references are resolved", generation))
+	}
+	s := &object.Status{Object: p.key, Generation: generation, Gateway: status, Static: p.static}
+	for _, l := range p.listeners {
+		status.Listeners = append(status.Listeners, gatewayv1.ListenerStatus{
+			Name: l.spec.Name, SupportedKinds: kindsOf(l), AttachedRoutes: l.attached, Conditions: l.conditions(accepted.ok()),
+		})
+		s.Sockets = append(s.Sockets, l.served(accepted.ok()))
+	}
+	status.AttachedListenerSets = new(p.sets)
+	if accepted.ok() {
+		status.Addresses = t.statusAddresses(p)
+	}
+	return s
+}
+
+// references sums up ResolvedRefs; nil if there is nothing to say.
+func (p *parent) references() *verdict {
+	if p.backend != nil && !p.backend.ok() {
+		return p.backend
+	}
+	for _, l := range p.listeners {
+		if !l.resolved.ok() {
+			return &verdict{string(gatewayv1.GatewayReasonListenersNotResolved), "listener " + string(l.spec.Name) + ": " + l.resolved.message}
+		}
+	}
+	return &verdict{}
+}
+
+func (t *Translator) statusAddresses(p *parent) []gatewayv1.GatewayStatusAddress {
+	var out []gatewayv1.GatewayStatusAddress
+	add := func(value string) {
+		out = append(out, gatewayv1.GatewayStatusAddress{Type: new(gatewayv1.IPAddressType), Value: value})
+	}
+	for _, a := range p.addrs {
+		if a.IsUnspecified() && !p.static {
+			for _, mine := range t.env.Addresses {
+				add(mine)
+			}
+			continue
+		}
+		add(a.String())
+	}
+	return out
+}
+
+func (p *parent) invalidListeners() string {
+	names := []string{}
+	for _, l := range p.listeners {
+		if !l.serves() {
+			names = append(names, string(l.spec.Name)+" ("+l.why()+")")
+		}
+	}
+	return listOr(names, "none")
+}
+
+func kindsOf(l *listener) []gatewayv1.RouteGroupKind {
+	if l.kinds == nil {
+		return []gatewayv1.RouteGroupKind{}
+	}
+	return l.kinds
+}
+
+// conclude makes a condition from a verdict; its reason when true is its type.
+func conclude(kind string, v verdict, fine string, generation int64) metav1.Condition {
+	if v.ok() {
+		return condition(kind, true, kind, fine, generation)
+	}
+	return condition(kind, false, v.reason, v.message, generation)
+}
+
+// served are the sockets of a listener that is in the plan.
+func (l *listener) served(parent bool) []string {
+	if !parent || !l.serves() {
+		return nil
+	}
+	return l.sockets
+}
+
+func (l *listener) conditions(parent bool) []metav1.Condition {
+	accepted, programmed := l.accepted, verdict{}
+	if !l.conflict.ok() {
+		accepted = l.conflict
+	}
+	switch {
+	case !l.conflict.ok():
+		programmed = l.conflict
+	case !accepted.ok():
+		programmed = verdict{string(gatewayv1.ListenerReasonInvalid), accepted.message}
+	case !parent:
+		programmed = verdict{string(gatewayv1.ListenerReasonInvalid), "the " + l.owner.Kind + " is not accepted"}
+	}
+	fine := "programmed"
+	if l.substituted {
+		fine = "programmed with a self-signed placeholder certificate, because " + l.resolved.message
+		if l.substitute == nil {
+			fine = "programmed without any certificate, because " + l.resolved.message
+		}
+	}
+	list := []metav1.Condition{
+		conclude(string(gatewayv1.ListenerConditionAccepted), accepted, "accepted", l.generation),
+		conclude(string(gatewayv1.ListenerConditionProgrammed), programmed, fine, l.generation),
+		conclude(string(gatewayv1.ListenerConditionResolvedRefs), l.resolved, "references are resolved", l.generation),
+	}
+	if l.conflict.ok() {
+		list = append(list, condition(string(gatewayv1.ListenerConditionConflicted), false, string(gatewayv1.ListenerReasonNoConflicts), "no conflicts", l.generation))
+	} else {
+		list = append(list, condition(string(gatewayv1.ListenerConditionConflicted), true, l.conflict.reason, l.conflict.message, l.generation))
+	}
+	if l.overlap != "" && l.serves() {
+		list = append(list, condition(string(gatewayv1.ListenerConditionOverlappingTLSConfig), true, string(gatewayv1.ListenerReasonOverlappingHostnames),
+			"another listener on the same port has the overlapping host name "+l.overlap, l.generation))
+	}
+	return list
+}
+
+// collect gives the parts, statuses and findings of gateways.
+func (g *gateways) collect(t *Translator, r *Result) {
+	if g.settings != nil {
+		r.Parts = append(r.Parts, g.settings)
+	}
+	r.Parts = append(r.Parts, g.sockets...)
+	r.Parts = g.collectListeners(t, r.Parts)
+	r.Statuses = append(r.Statuses, g.classes...)
+	r.Findings = append(r.Findings, g.findings...)
+	for _, p := range g.order {
+		r.Findings = append(r.Findings, p.findings...)
+		if !p.managed {
+			continue
+		}
+		if g.changed || p.shown == nil || p.countsChanged() {
+			shown := t.show(p)
+			if p.shown == nil || !reflect.DeepEqual(p.shown, shown) {
+				p.shown = shown
+			}
+		}
+		r.Statuses = append(r.Statuses, p.shown)
+	}
+}
+
+func (t *Translator) show(p *parent) *object.Status {
+	if p.key.Kind == "Gateway" {
+		return t.showGateway(p)
+	}
+	return showListenerSet(p)
+}
+
+// countsChanged compares the attached routes with those of the last status.
+func (p *parent) countsChanged() bool {
+	for i, l := range p.listeners {
+		if p.shown.Gateway != nil && p.shown.Gateway.Listeners[i].AttachedRoutes != l.attached ||
+			p.shown.ListenerSet != nil && p.shown.ListenerSet.Listeners[i].AttachedRoutes != l.attached {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,40 @@
+package translate
+
+import (
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"windrose.dev/windrose/internal/object"
+)
+
+// grant is a pair of a ReferenceGrant: who may refer to what.
+type grant struct {
+	from gatewayv1.ReferenceGrantFrom
+	to   gatewayv1.ReferenceGrantTo
+}
+
+func indexGrants(set *object.Set) map[string][]*grant {
+	index := map[string][]*grant{}
+	for _, g := range set.ReferenceGrants.All() {
+		for _, from := range g.Spec.From {
+			for _, to := range g.Spec.To {
+				index[g.Namespace] = append(index[g.Namespace], &grant{from, to})
+			}
+		}
+	}
+	return index
+}
+
+// granted says whether an object of a Gateway API kind may refer to one of the
+// core group in another namespace.
+func (t *Translator) granted(from object.Key, kind, namespace, name string) bool {
+	if from.Namespace == namespace {
+		return true
+	}
+	for _, g := range t.grants[namespace] {
+		if g.from.Group == gatewayv1.GroupName && string(g.from.Kind) == from.Kind && string(g.from.Namespace) == from.Namespace &&
+			g.to.Group == "" && string(g.to.Kind) == kind && (g.to.Name == nil || *g.to.Name == "" || string(*g.to.Name) == name) {
+			return true
+		}
+	}
+	return false
+}

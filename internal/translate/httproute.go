@@ -1,0 +1,282 @@
+package translate
+
+import (
+	"fmt"
+	"net/http"
+	"regexp"
+	"strings"
+	"time"
+
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"windrose.dev/windrose/internal/object"
+	"windrose.dev/windrose/internal/plan"
+)
+
+// everything is the match of a rule without matches.
+var everything = gatewayv1.HTTPRouteMatch{}
+
+func compileHTTP(t *Translator, o *gatewayv1.HTTPRoute) *compiled {
+	c := newCompiler(t, "HTTPRoute", o)
+	list := c.attach(&o.Spec.CommonRouteSpec, o.Spec.Hostnames)
+
+	specs := o.Spec.Rules
+	if len(specs) == 0 {
+		specs = []gatewayv1.HTTPRouteRule{{}}
+	}
+	rules := make([]plan.Rule, 0, len(specs))
+	for i := range specs {
+		if rule, ok := c.rule(i, &specs[i]); ok {
+			rules = append(rules, rule)
+		}
+	}
+	part := routePart(o, attachments(list, o.Spec.Hostnames), rules)
+	if c.dead == len(specs) {
+		// No rule can be carried out: the route as a whole is not accepted. It
+		// stays in the plan, where its requests are answered with the reason.
+		for i := range list {
+			if list[i].parent != nil && list[i].accepted.ok() {
+				list[i].accepted = c.invalid
+			}
+		}
+	}
+	return c.finish(o, list, part)
+}
+
+// routePart is nil for a route that is attached to nothing that serves.
+func routePart(o *gatewayv1.HTTPRoute, attach []plan.Attachment, rules []plan.Rule) *plan.Part {
+	if len(attach) == 0 || len(rules) == 0 {
+		return nil
+	}
+	return &plan.Part{
+		Key:   plan.Key{Kind: plan.KindRoute, Name: "HTTPRoute/" + o.Namespace + "/" + o.Name},
+		Route: &plan.Route{Created: o.CreationTimestamp.Unix(), Attach: attach, Rules: rules},
+	}
+}
+
+// reject notes a rule that cannot be carried out.
+func (c *compiler) reject(v verdict, i int, name *gatewayv1.SectionName) {
+	if c.invalid.ok() {
+		c.invalid = v
+	}
+	label := fmt.Sprintf("%d", i)
+	if name != nil {
+		label += " (" + string(*name) + ")"
+	}
+	c.broken = append(c.broken, label)
+}
+
+// rule compiles a rule. It is dropped only if there is no telling which
+// requests it takes.
+func (c *compiler) rule(i int, spec *gatewayv1.HTTPRouteRule) (plan.Rule, bool) {
+	field := func() string { return fmt.Sprintf("spec.rules[%d]", i) }
+	rule := plan.Rule{}
+	if spec.Name != nil {
+		rule.Name = string(*spec.Name)
+	}
+	bad := c.matches(&rule, spec, field)
+	prefixes := true
+	for _, m := range rule.Matches {
+		prefixes = prefixes && m.PathType == plan.PathPrefix
+	}
+	filters, v := c.filters(spec.Filters, place{field: field, prefixes: prefixes})
+	rule.Filters = filters
+	bad = first(bad, v)
+	bad = first(bad, c.features(spec, field))
+	bad = first(bad, c.timeouts(&rule, spec, field))
+
+	var worst verdict // of filters of backends
+	refused := 0
+	for j := range spec.BackendRefs {
+		b, v := c.backend(i, j, &spec.BackendRefs[j])
+		rule.Backends = append(rule.Backends, b)
+		if !v.ok() {
+			worst = first(worst, v)
+			refused++
+		}
+	}
+	if refused > 0 && refused == len(spec.BackendRefs) {
+		bad = first(bad, worst)
+	} else if refused > 0 {
+		c.reject(worst, i, spec.Name)
+	}
+	if !bad.ok() {
+		c.reject(bad, i, spec.Name)
+		c.dead++
+		rule.Broken = &plan.Broken{Status: http.StatusInternalServerError, Reason: fmt.Sprintf("rule %d of %s: %s", i, c.key, bad.message)}
+		rule.Filters, rule.Backends = nil, nil
+		return rule, len(rule.Matches) > 0
+	}
+	if len(rule.Backends) == 0 && !redirects(rule.Filters) {
+		c.find(object.Warning, field()+".backendRefs", reasonNoBackend, "the rule has no backend, so that its requests are answered with 500", "add a backendRef, or a RequestRedirect")
+	}
+	return rule, true
+}
+
+func first(a, b verdict) verdict {
+	if a.ok() {
+		return b
+	}
+	return a
+}
+
+func redirects(list []plan.Filter) bool {
+	for i := range list {
+		if list[i].Redirect != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// features refuses what a rule can ask for and the data plane does not carry.
+func (c *compiler) features(spec *gatewayv1.HTTPRouteRule, field func() string) verdict {
+	if r := spec.Retry; r != nil && (r.Attempts == nil || *r.Attempts > 0) {
+		v := unsupported("windrose does not carry retries yet")
+		c.find(object.Error, field()+".retry", v.reason, v.message, "remove it, or set attempts to 0")
+		return v
+	}
+	if spec.SessionPersistence != nil {
+		v := unsupported("windrose does not carry session persistence yet")
+		c.find(object.Error, field()+".sessionPersistence", v.reason, v.message, "remove it")
+		return v
+	}
+	return verdict{}
+}
+
+func (c *compiler) timeouts(rule *plan.Rule, spec *gatewayv1.HTTPRouteRule, field func() string) verdict {
+	if spec.Timeouts == nil {
+		return verdict{}
+	}
+	var bad verdict
+	read := func(d *gatewayv1.Duration, name string) time.Duration {
+		if d == nil {
+			return 0
+		}
+		parsed, err := time.ParseDuration(string(*d))
+		if err != nil || parsed < 0 {
+			bad = first(bad, unsupported(fmt.Sprintf("timeout %q is not a duration", *d)))
+			c.find(object.Error, field()+".timeouts."+name, bad.reason, bad.message, "write it as 500ms, 10s or 1m30s")
+		}
+		return parsed
+	}
+	rule.Timeouts = plan.Timeouts{Request: read(spec.Timeouts.Request, "request"), Backend: read(spec.Timeouts.BackendRequest, "backendRequest")}
+	return bad
+}
+
+// matches compiles the matches of a rule; one that cannot be compiled is left
+// out and makes the rule bad.
+func (c *compiler) matches(rule *plan.Rule, spec *gatewayv1.HTTPRouteRule, field func() string) verdict {
+	list := spec.Matches
+	if len(list) == 0 {
+		list = []gatewayv1.HTTPRouteMatch{everything}
+	}
+	var bad verdict
+	rule.Matches = make([]plan.Match, 0, len(list))
+	for j := range list {
+		m, v, sub := compileMatch(&list[j])
+		if !v.ok() {
+			c.find(object.Error, fmt.Sprintf("%s.matches[%d]%s", field(), j, sub), v.reason, v.message, "")
+			bad = first(bad, v)
+			continue
+		}
+		rule.Matches = append(rule.Matches, m)
+	}
+	return bad
+}
+
+func compileMatch(m *gatewayv1.HTTPRouteMatch) (plan.Match, verdict, string) {
+	out := plan.Match{PathType: plan.PathPrefix, Path: "/"}
+	if v := compilePath(&out, m.Path); !v.ok() {
+		return out, v, ".path"
+	}
+	if m.Method != nil {
+		out.Method = string(*m.Method)
+	}
+	for i, h := range m.Headers {
+		regex := h.Type != nil && *h.Type == gatewayv1.HeaderMatchRegularExpression
+		if h.Type != nil && !regex && *h.Type != gatewayv1.HeaderMatchExact {
+			return out, unsupported(fmt.Sprintf("windrose knows no header match of type %s", *h.Type)), fmt.Sprintf(".headers[%d].type", i)
+		}
+		v := addMatch(&out.Headers, plan.NameMatch{Name: strings.ToLower(string(h.Name)), Value: h.Value, Regex: regex})
+		if !v.ok() {
+			return out, v, fmt.Sprintf(".headers[%d].value", i)
+		}
+	}
+	for i, q := range m.QueryParams {
+		regex := q.Type != nil && *q.Type == gatewayv1.QueryParamMatchRegularExpression
+		if q.Type != nil && !regex && *q.Type != gatewayv1.QueryParamMatchExact {
+			return out, unsupported(fmt.Sprintf("windrose knows no query match of type %s", *q.Type)), fmt.Sprintf(".queryParams[%d].type", i)
+		}
+		if v := addMatch(&out.Query, plan.NameMatch{Name: string(q.Name), Value: q.Value, Regex: regex}); !v.ok() {
+			return out, v, fmt.Sprintf(".queryParams[%d].value", i)
+		}
+	}
+	return out, verdict{}, ""
+}
+
+// addMatch adds a match unless the name has one: only the first counts.
+func addMatch(list *[]plan.NameMatch, m plan.NameMatch) verdict {
+	for _, have := range *list {
+		if have.Name == m.Name {
+			return verdict{}
+		}
+	}
+	if m.Regex {
+		if v := checkRegex(m.Value); !v.ok() {
+			return v
+		}
+	}
+	*list = append(*list, m)
+	return verdict{}
+}
+
+func compilePath(out *plan.Match, p *gatewayv1.HTTPPathMatch) verdict {
+	if p == nil {
+		return verdict{}
+	}
+	kind, value := gatewayv1.PathMatchPathPrefix, "/"
+	if p.Type != nil {
+		kind = *p.Type
+	}
+	if p.Value != nil && *p.Value != "" {
+		value = *p.Value
+	}
+	switch kind {
+	case gatewayv1.PathMatchExact:
+		out.PathType, out.Path = plan.PathExact, value
+	case gatewayv1.PathMatchPathPrefix:
+		out.Path = trimPrefix(value)
+	case gatewayv1.PathMatchRegularExpression:
+		out.PathType, out.Path = plan.PathRegex, value
+		return checkRegex(value)
+	default:
+		return unsupported(fmt.Sprintf("windrose knows no path match of type %s", kind))
+	}
+	if value[0] != '/' {
+		return unsupported(fmt.Sprintf("path %q does not begin with a slash", value))
+	}
+	return verdict{}
+}
+
+// trimPrefix leaves out the slash at the end, which means nothing in a prefix
+// of whole segments.
+func trimPrefix(path string) string {
+	if len(path) > 1 && path[len(path)-1] == '/' {
+		return path[:len(path)-1]
+	}
+	return path
+}
+
+// maxRegex bounds what one match can cost in memory and time.
+const maxRegex = 4096
+
+func checkRegex(expr string) verdict {
+	if len(expr) > maxRegex {
+		return unsupported(fmt.Sprintf("the regular expression is longer than %d bytes", maxRegex))
+	}
+	if _, err := regexp.Compile("^(?:" + expr + ")$"); err != nil {
+		return unsupported(fmt.Sprintf("%q is not a regular expression that windrose can use (RE2): %s", expr, strings.TrimPrefix(err.Error(), "error parsing regexp: ")))
+	}
+	return verdict{}
+}

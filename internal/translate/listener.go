@@ -1,0 +1,378 @@
+package translate
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"windrose.dev/windrose/internal/object"
+	"windrose.dev/windrose/internal/plan"
+)
+
+// verdict is why a condition is false; the zero verdict means that it is true.
+type verdict struct{ reason, message string }
+
+func (v verdict) ok() bool { return v.reason == "" }
+
+// listener is one listener of a Gateway or of a ListenerSet.
+type listener struct {
+	key        string // of its part
+	owner      object.Key
+	index      int // in the owner's spec
+	spec       gatewayv1.Listener
+	generation int64
+	hostname   string
+	sockets    []string
+
+	kinds    []gatewayv1.RouteGroupKind // that windrose supports here
+	routes   []gatewayv1.Kind           // that may attach, also those windrose does not carry
+	from     gatewayv1.FromNamespaces
+	selector labels.Selector
+
+	accepted verdict
+	conflict verdict
+	resolved verdict
+	overlap  string // host name of another listener on the same socket
+	// substitute is set where a self-signed certificate stands for a Secret.
+	substitute  *plan.Part
+	substituted bool
+	certs       []*certificate
+
+	attached int32 // routes, counted in each run
+}
+
+// serves says whether the listener becomes part of the plan.
+func (l *listener) serves() bool { return l.accepted.ok() && l.conflict.ok() }
+
+// why says why the listener does not serve.
+func (l *listener) why() string {
+	if !l.conflict.ok() {
+		return l.conflict.message
+	}
+	return l.accepted.message
+}
+
+func (l *listener) secure() bool { return l.spec.Protocol == gatewayv1.HTTPSProtocolType }
+
+// admits says whether routes of a namespace may attach.
+func (l *listener) admits(t *Translator, namespace string) bool {
+	return admits(t, l.from, l.selector, l.owner.Namespace, namespace)
+}
+
+func admits(t *Translator, from gatewayv1.FromNamespaces, selector labels.Selector, own, namespace string) bool {
+	switch from {
+	case gatewayv1.NamespacesFromAll:
+		return true
+	case gatewayv1.NamespacesFromSame:
+		return own == namespace
+	case gatewayv1.NamespacesFromSelector:
+		return selector != nil && selector.Matches(t.namespaceLabels(namespace))
+	case gatewayv1.NamespacesFromNone:
+		return false
+	}
+	return false
+}
+
+// namespaceLabels are the labels of a namespace with the one that an API
+// server puts on each, also where nobody wrote the Namespace down.
+func (t *Translator) namespaceLabels(name string) labels.Set {
+	set := labels.Set{"kubernetes.io/metadata.name": name}
+	if ns, ok := t.set.Namespaces.Get("", name); ok {
+		for k, v := range ns.Labels {
+			set[k] = v
+		}
+	}
+	return set
+}
+
+// naturalKinds are the kinds of routes that fit a protocol.
+func naturalKinds(p gatewayv1.ProtocolType) []gatewayv1.Kind {
+	switch p {
+	case gatewayv1.HTTPProtocolType, gatewayv1.HTTPSProtocolType:
+		return []gatewayv1.Kind{"HTTPRoute", "GRPCRoute"}
+	case gatewayv1.TLSProtocolType:
+		return []gatewayv1.Kind{"TLSRoute"}
+	case gatewayv1.TCPProtocolType:
+		return []gatewayv1.Kind{"TCPRoute"}
+	case gatewayv1.UDPProtocolType:
+		return []gatewayv1.Kind{"UDPRoute"}
+	}
+	return nil
+}
+
+// carried are the kinds of routes that windrose serves under a protocol.
+func carried(p gatewayv1.ProtocolType) []gatewayv1.Kind {
+	if p == gatewayv1.HTTPProtocolType || p == gatewayv1.HTTPSProtocolType {
+		return []gatewayv1.Kind{"HTTPRoute"}
+	}
+	return nil
+}
+
+// listenerMaker reads the listeners of one Gateway or ListenerSet.
+type listenerMaker struct {
+	t        *Translator
+	owner    object.Key
+	object   metav1.Object
+	addrs    []netip.Addr // to bind
+	tls      *gatewayv1.GatewayTLSConfig
+	findings *[]object.Finding
+}
+
+func (m *listenerMaker) find(severity object.Severity, field, reason, message, mend string) {
+	*m.findings = append(*m.findings, object.Finding{Severity: severity, Object: m.owner, Field: field, Reason: reason, Message: message, Mend: mend})
+}
+
+func (m *listenerMaker) make(i int, spec *gatewayv1.Listener) *listener {
+	l := &listener{
+		key:        m.owner.Kind + "/" + m.owner.Namespace + "/" + m.owner.Name + "/" + string(spec.Name),
+		owner:      m.owner,
+		index:      i,
+		spec:       *spec,
+		generation: m.object.GetGeneration(),
+		from:       gatewayv1.NamespacesFromSame,
+	}
+	if spec.Hostname != nil {
+		l.hostname = strings.ToLower(string(*spec.Hostname))
+	}
+	m.allowed(l)
+	m.protocol(l)
+	if l.secure() && l.accepted.ok() {
+		m.frontend(l)
+		m.certificates(l)
+	}
+	if spec.Filters != nil && len(spec.Filters.Requests) > 0 && l.accepted.ok() {
+		l.accepted = verdict{string(gatewayv1.ListenerReasonUnsupportedValue), "windrose does not carry filters of listeners yet, and does not serve without them"}
+	}
+	if !l.accepted.ok() {
+		m.find(object.Error, m.field(i, ""), l.accepted.reason, "listener "+string(spec.Name)+": "+l.accepted.message, "")
+	}
+	return l
+}
+
+func (m *listenerMaker) field(i int, sub string) string {
+	return fmt.Sprintf("spec.listeners[%d]%s", i, sub)
+}
+
+// allowed reads which routes may attach.
+func (m *listenerMaker) allowed(l *listener) {
+	natural, ours := naturalKinds(l.spec.Protocol), carried(l.spec.Protocol)
+	allowed := l.spec.AllowedRoutes
+	if allowed != nil && allowed.Namespaces != nil {
+		if allowed.Namespaces.From != nil {
+			l.from = *allowed.Namespaces.From
+		}
+		l.selector = m.selector(allowed.Namespaces.Selector, l.from, m.field(l.index, ".allowedRoutes.namespaces.selector"))
+	}
+	if allowed == nil || len(allowed.Kinds) == 0 {
+		l.routes = natural
+		for _, k := range ours {
+			l.kinds = append(l.kinds, groupKind(k))
+		}
+		return
+	}
+	for j, k := range allowed.Kinds {
+		inGroup := k.Group == nil || *k.Group == gatewayv1.GroupName
+		if inGroup && slices.Contains(natural, k.Kind) {
+			l.routes = append(l.routes, k.Kind)
+		}
+		if inGroup && slices.Contains(ours, k.Kind) {
+			if !slices.ContainsFunc(l.kinds, func(have gatewayv1.RouteGroupKind) bool { return have.Kind == k.Kind }) {
+				l.kinds = append(l.kinds, groupKind(k.Kind))
+			}
+			continue
+		}
+		message := fmt.Sprintf("a listener of protocol %s takes no %s", l.spec.Protocol, k.Kind)
+		if inGroup && slices.Contains(natural, k.Kind) {
+			message = fmt.Sprintf("windrose does not carry a %s yet", k.Kind)
+		}
+		l.refuse(string(gatewayv1.ListenerReasonInvalidRouteKinds), message)
+		m.find(object.Error, m.field(l.index, fmt.Sprintf(".allowedRoutes.kinds[%d]", j)), l.resolved.reason, message, "")
+	}
+}
+
+// refuse makes ResolvedRefs false; the first reason stays.
+func (l *listener) refuse(reason, message string) {
+	if l.resolved.ok() {
+		l.resolved = verdict{reason, message}
+	}
+}
+
+func groupKind(k gatewayv1.Kind) gatewayv1.RouteGroupKind {
+	return gatewayv1.RouteGroupKind{Group: new(gatewayv1.Group(gatewayv1.GroupName)), Kind: k}
+}
+
+func (m *listenerMaker) selector(s *metav1.LabelSelector, from gatewayv1.FromNamespaces, field string) labels.Selector {
+	if from != gatewayv1.NamespacesFromSelector {
+		return nil
+	}
+	if s == nil {
+		m.find(object.Error, field, reasonInvalidValue, "from is Selector, but there is no selector: no namespace is selected", "add a selector")
+		return nil
+	}
+	selector, err := metav1.LabelSelectorAsSelector(s)
+	if err != nil {
+		m.find(object.Error, field, reasonInvalidValue, "the selector cannot be used, so that no namespace is selected: "+err.Error(), "")
+		return nil
+	}
+	return selector
+}
+
+// protocol refuses what the data plane does not carry, and names the sockets.
+func (m *listenerMaker) protocol(l *listener) {
+	if len(carried(l.spec.Protocol)) == 0 {
+		message := fmt.Sprintf("windrose does not carry protocol %s", l.spec.Protocol)
+		if len(naturalKinds(l.spec.Protocol)) > 0 {
+			message += " yet"
+		}
+		l.accepted = verdict{string(gatewayv1.ListenerReasonUnsupportedProtocol), message}
+	}
+	if l.spec.Port < 1 || l.spec.Port > 65535 {
+		l.accepted = verdict{string(gatewayv1.ListenerReasonPortUnavailable), fmt.Sprintf("%d is not a port", l.spec.Port)}
+		return
+	}
+	if l.spec.Protocol == gatewayv1.UDPProtocolType {
+		return
+	}
+	for _, addr := range m.addrs {
+		l.sockets = append(l.sockets, plan.SocketName(netip.AddrPortFrom(addr, uint16(l.spec.Port))))
+	}
+}
+
+// certificates resolves the certificates of an HTTPS listener.
+func (m *listenerMaker) certificates(l *listener) {
+	tls := l.spec.TLS
+	if tls == nil || len(tls.CertificateRefs) == 0 {
+		l.refuse(string(gatewayv1.ListenerReasonInvalidCertificateRef), "it names no certificate")
+		m.find(object.Error, m.field(l.index, ".tls.certificateRefs"), l.resolved.reason, "listener "+string(l.spec.Name)+" names no certificate", "name a Secret of type kubernetes.io/tls")
+	} else {
+		for _, key := range slices.Sorted(maps.Keys(tls.Options)) {
+			m.find(object.Warning, m.field(l.index, ".tls.options["+string(key)+"]"), reasonNotRead, "windrose knows no TLS option "+string(key), "remove it")
+		}
+		for j := range tls.CertificateRefs {
+			m.certificate(l, j, &tls.CertificateRefs[j])
+		}
+	}
+	if len(l.certs) > 0 {
+		return
+	}
+	l.substitute, l.substituted = m.t.gateways.placeholder(m.t, l.key, l.hostname), true
+}
+
+func (m *listenerMaker) certificate(l *listener, j int, ref *gatewayv1.SecretObjectReference) {
+	field := m.field(l.index, fmt.Sprintf(".tls.certificateRefs[%d]", j))
+	refuse := func(reason gatewayv1.ListenerConditionReason, message, sub, mend string) {
+		l.refuse(string(reason), message)
+		m.find(object.Error, field+sub, string(reason), message, mend)
+	}
+	if ref.Group != nil && *ref.Group != "" || ref.Kind != nil && *ref.Kind != "Secret" {
+		refuse(gatewayv1.ListenerReasonInvalidCertificateRef, fmt.Sprintf("certificate %s is of a kind that windrose cannot read", ref.Name), ".kind", "name a Secret")
+		return
+	}
+	namespace := m.owner.Namespace
+	if ref.Namespace != nil {
+		namespace = string(*ref.Namespace)
+	}
+	name := namespace + "/" + string(ref.Name)
+	if !m.t.granted(m.owner, "Secret", namespace, string(ref.Name)) {
+		refuse(gatewayv1.ListenerReasonRefNotPermitted, fmt.Sprintf("no ReferenceGrant in namespace %s lets a %s of namespace %s refer to Secret %s", namespace, m.owner.Kind, m.owner.Namespace, name),
+			".namespace", "add a ReferenceGrant to namespace "+namespace)
+		return
+	}
+	secret, ok := m.t.set.Secrets.Get(namespace, string(ref.Name))
+	if !ok {
+		refuse(gatewayv1.ListenerReasonInvalidCertificateRef, "Secret "+name+" does not exist", ".name", object.Meant(string(ref.Name), namesIn(m.t.set.Secrets, namespace)))
+		return
+	}
+	c := m.t.secrets.read(secret)
+	if c.problem != "" {
+		refuse(gatewayv1.ListenerReasonInvalidCertificateRef, "Secret "+name+" cannot be used: "+c.problem, ".name", "")
+		return
+	}
+	l.certs = append(l.certs, c)
+	if !fits(c.part.Certificate.Names, l.hostname) {
+		m.find(object.Warning, field, reasonCertificateNames, fmt.Sprintf("the certificate in Secret %s is for %s and not for %s", name, listOr(c.part.Certificate.Names, "no DNS name"), l.hostname),
+			"use a certificate that names "+l.hostname)
+	}
+}
+
+// listOr joins some names for a sentence.
+func listOr(names []string, none string) string {
+	switch {
+	case len(names) == 0:
+		return none
+	case len(names) > 5:
+		return strings.Join(names[:5], ", ") + fmt.Sprintf(" and %d more", len(names)-5)
+	}
+	return strings.Join(names, ", ")
+}
+
+// frontend refuses to serve without the check of client certificates that the
+// Gateway asks for, because the data plane does not carry it yet.
+func (m *listenerMaker) frontend(l *listener) {
+	if m.tls == nil || m.tls.Frontend == nil {
+		return
+	}
+	validation, field := m.tls.Frontend.Default.Validation, "spec.tls.frontend.default.validation"
+	for i, p := range m.tls.Frontend.PerPort {
+		if p.Port == l.spec.Port {
+			validation, field = p.TLS.Validation, fmt.Sprintf("spec.tls.frontend.perPort[%d].tls.validation", i)
+		}
+	}
+	if validation == nil {
+		return
+	}
+	good := 0
+	for j := range validation.CACertificateRefs {
+		if v := m.authority(&validation.CACertificateRefs[j]); v.ok() {
+			good++
+		} else {
+			l.refuse(v.reason, v.message)
+			m.find(object.Error, fmt.Sprintf("%s.caCertificateRefs[%d]", field, j), v.reason, v.message, "")
+		}
+	}
+	if good == 0 {
+		l.accepted = verdict{string(gatewayv1.ListenerReasonNoValidCACertificate), "none of the CA certificates that clients are checked against can be used"}
+		return
+	}
+	l.accepted = verdict{string(gatewayv1.ListenerReasonUnsupportedValue), "windrose does not check client certificates yet, and does not serve without the check"}
+}
+
+// authority checks a reference to a CA certificate.
+func (m *listenerMaker) authority(ref *gatewayv1.ObjectReference) verdict {
+	if ref.Group != "" || ref.Kind != "ConfigMap" {
+		return verdict{string(gatewayv1.ListenerReasonInvalidCACertificateKind), fmt.Sprintf("CA certificate %s is of kind %s, which windrose cannot read; name a ConfigMap", ref.Name, ref.Kind)}
+	}
+	namespace := m.owner.Namespace
+	if ref.Namespace != nil {
+		namespace = string(*ref.Namespace)
+	}
+	if !m.t.granted(m.owner, "ConfigMap", namespace, string(ref.Name)) {
+		return verdict{string(gatewayv1.ListenerReasonRefNotPermitted), fmt.Sprintf("no ReferenceGrant in namespace %s lets a %s of namespace %s refer to ConfigMap %s", namespace, m.owner.Kind, m.owner.Namespace, ref.Name)}
+	}
+	if why := m.t.badAuthority(namespace, string(ref.Name)); why != "" {
+		return verdict{string(gatewayv1.ListenerReasonInvalidCACertificateRef), why}
+	}
+	return verdict{}
+}
+
+// badAuthority says why a ConfigMap cannot be used as a CA certificate.
+func (t *Translator) badAuthority(namespace, name string) string {
+	cm, ok := t.set.ConfigMaps.Get(namespace, name)
+	if !ok {
+		return fmt.Sprintf("ConfigMap %s/%s does not exist", namespace, name)
+	}
+	bundle, ok := cm.Data["ca.crt"]
+	if !ok {
+		return fmt.Sprintf("ConfigMap %s/%s has no key ca.crt", namespace, name)
+	}
+	if _, err := parseChain([]byte(bundle)); err != nil {
+		return fmt.Sprintf("ca.crt of ConfigMap %s/%s holds no certificate that can be read", namespace, name)
+	}
+	return ""
+}

@@ -1,0 +1,369 @@
+package translate
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"windrose.dev/windrose/api/v1alpha1"
+	"windrose.dev/windrose/internal/object"
+	"windrose.dev/windrose/internal/plan"
+)
+
+// balanceAnnotation of a Service says how an endpoint is picked.
+const balanceAnnotation = "windrose.dev/balance"
+
+// services are the ports of Services that compiled objects send requests to.
+type services struct {
+	refs  map[servicePort]int // how many objects send there
+	memo  map[servicePort]*service
+	fresh bool // a port is used that was not before, or no longer
+
+	slices map[object.Name][]*discoveryv1.EndpointSlice // by Service
+	pods   map[label][]*v1alpha1.Workload
+	order  []*service
+}
+
+// label is a label of workloads in a namespace.
+type label struct{ namespace, key, value string }
+
+// service is one port with what it was made from.
+type service struct {
+	key       servicePort
+	object    *corev1.Service
+	slices    []*discoveryv1.EndpointSlice
+	workloads []*v1alpha1.Workload
+
+	part     *plan.Part
+	findings []object.Finding
+}
+
+func newServices() services {
+	return services{refs: map[servicePort]int{}, memo: map[servicePort]*service{}}
+}
+
+// use counts the ports that an object sends requests to.
+func (s *services) use(c *compiled) {
+	for _, p := range c.services {
+		if s.refs[p]++; s.refs[p] == 1 {
+			s.fresh = true
+		}
+	}
+}
+
+// drop takes back what use counted.
+func (s *services) drop(c *compiled) {
+	for _, p := range c.services {
+		if s.refs[p]--; s.refs[p] <= 0 {
+			delete(s.refs, p)
+			s.fresh = true
+		}
+	}
+}
+
+// update makes the parts of the ports in use.
+func (s *services) update(t *Translator) {
+	d := &t.delta
+	if d.slices.any() {
+		s.slices = indexSlices(t.set)
+	}
+	if d.workloads.any() {
+		s.pods = indexWorkloads(t.set)
+	}
+	if !s.fresh && !d.services.any() && !d.slices.any() && !d.workloads.any() {
+		return
+	}
+	for key := range s.memo {
+		if s.refs[key] == 0 {
+			delete(s.memo, key)
+		}
+	}
+	for key := range s.refs {
+		s.refresh(t, key)
+	}
+	s.order = slices.SortedFunc(mapValues(s.memo), func(a, b *service) int {
+		return cmp.Or(a.key.name.Compare(b.key.name), cmp.Compare(a.key.port, b.key.port))
+	})
+	s.fresh = false
+}
+
+func mapValues[K comparable, V any](m map[K]V) func(yield func(V) bool) {
+	return func(yield func(V) bool) {
+		for _, v := range m {
+			if !yield(v) {
+				return
+			}
+		}
+	}
+}
+
+// refresh makes a port again if what it is made from changed.
+func (s *services) refresh(t *Translator, key servicePort) {
+	svc, ok := t.set.Services.Get(key.name.Namespace, key.name.Name)
+	if !ok {
+		delete(s.memo, key) // who sent there is compiled again in the same run
+		return
+	}
+	next := &service{key: key, object: svc, slices: s.slices[key.name], workloads: s.selected(svc)}
+	was := s.memo[key]
+	if was != nil && was.object == svc && slices.Equal(was.slices, next.slices) && slices.Equal(was.workloads, next.workloads) {
+		return
+	}
+	next.make()
+	if was != nil && reflect.DeepEqual(was.part.Service, next.part.Service) {
+		next.part = was.part
+	}
+	s.memo[key] = next
+}
+
+func (s *services) collect(r *Result) {
+	var last *service
+	for _, svc := range s.order {
+		r.Parts = append(r.Parts, svc.part)
+		for _, f := range svc.findings {
+			// What concerns the whole Service is said once.
+			if last != nil && last.object == svc.object && slices.ContainsFunc(last.findings, func(o object.Finding) bool { return reflect.DeepEqual(o, f) }) {
+				continue
+			}
+			r.Findings = append(r.Findings, f)
+		}
+		last = svc
+	}
+}
+
+func indexSlices(set *object.Set) map[object.Name][]*discoveryv1.EndpointSlice {
+	index := make(map[object.Name][]*discoveryv1.EndpointSlice, set.EndpointSlices.Len())
+	for _, s := range set.EndpointSlices.All() {
+		if name := s.Labels[discoveryv1.LabelServiceName]; name != "" {
+			key := object.Name{Namespace: s.Namespace, Name: name}
+			index[key] = append(index[key], s)
+		}
+	}
+	return index
+}
+
+func indexWorkloads(set *object.Set) map[label][]*v1alpha1.Workload {
+	index := map[label][]*v1alpha1.Workload{}
+	for _, w := range set.Workloads.All() {
+		for k, v := range w.Labels {
+			key := label{w.Namespace, k, v}
+			index[key] = append(index[key], w)
+		}
+	}
+	return index
+}
+
+// selected are the workloads that a Service selects, in the order of the Set.
+func (s *services) selected(svc *corev1.Service) []*v1alpha1.Workload {
+	if len(svc.Spec.Selector) == 0 || svc.Spec.Type == corev1.ServiceTypeExternalName {
+		return nil
+	}
+	// Few workloads have all of the labels, so those with the rarest are tried.
+	var fewest []*v1alpha1.Workload
+	first := true
+	for k, v := range svc.Spec.Selector {
+		if have := s.pods[label{svc.Namespace, k, v}]; first || len(have) < len(fewest) {
+			fewest, first = have, false
+		}
+	}
+	if len(fewest) == 0 {
+		return nil
+	}
+	selector := labels.SelectorFromValidatedSet(svc.Spec.Selector)
+	var out []*v1alpha1.Workload
+	for _, w := range fewest {
+		if selector.Matches(labels.Set(w.Labels)) {
+			out = append(out, w)
+		}
+	}
+	return out
+}
+
+// make compiles the port.
+func (s *service) make() {
+	part := &plan.Service{Protocol: plan.HTTP}
+	s.part = &plan.Part{Key: plan.Key{Kind: plan.KindService, Name: s.key.String()}, Service: part}
+	s.habits(part)
+	port := portOf(s.object, s.key.port)
+	if s.object.Spec.Type == corev1.ServiceTypeExternalName {
+		s.external(part, port)
+		return
+	}
+	if port == nil {
+		return
+	}
+	seen := map[netip.AddrPort]bool{}
+	ready, fallback := s.fromSlices(port)
+	ready = append(ready, s.fromWorkloads(port)...)
+	if len(ready) == 0 {
+		ready = fallback
+	}
+	for _, e := range ready {
+		if !seen[e.Addr] {
+			seen[e.Addr] = true
+			part.Endpoints = append(part.Endpoints, e)
+		}
+	}
+	slices.SortStableFunc(part.Endpoints, func(a, b plan.Endpoint) int { return a.Addr.Compare(b.Addr) })
+	if len(s.slices) == 0 && len(s.workloads) == 0 {
+		mend := "write an EndpointSlice with label " + discoveryv1.LabelServiceName + ": " + s.object.Name
+		if len(s.object.Spec.Selector) > 0 {
+			mend = "write a Workload with the labels " + labels.FormatLabels(s.object.Spec.Selector)
+		}
+		s.find(object.Warning, "", reasonNoEndpoints, "nothing stands behind the Service, so that its requests are answered with 503", mend)
+	}
+}
+
+func (s *service) find(severity object.Severity, field, reason, message, mend string) {
+	s.findings = append(s.findings, object.Finding{
+		Severity: severity, Object: object.Key{Kind: "Service", Namespace: s.key.name.Namespace, Name: s.key.name.Name},
+		Field: field, Reason: reason, Message: message, Mend: mend,
+	})
+}
+
+// habits reads what concerns the whole Service.
+func (s *service) habits(part *plan.Service) {
+	switch value, there := s.object.Annotations[balanceAnnotation]; {
+	case !there, value == string(plan.LeastRequest):
+	case value == string(plan.RoundRobin):
+		part.Balance = plan.RoundRobin
+	default:
+		s.find(object.Warning, "metadata.annotations["+balanceAnnotation+"]", reasonInvalidValue,
+			fmt.Sprintf("%q is no way to pick an endpoint, so that least-request is used", value), "write least-request or round-robin")
+	}
+	spec := &s.object.Spec
+	if spec.SessionAffinity != "" && spec.SessionAffinity != corev1.ServiceAffinityNone {
+		s.find(object.Warning, "spec.sessionAffinity", reasonNotCarried, "windrose does not carry session affinity yet: requests of one client go to any endpoint", "")
+	}
+	if spec.Type == corev1.ServiceTypeNodePort || spec.Type == corev1.ServiceTypeLoadBalancer {
+		s.find(object.Info, "spec.type", reasonNotRead, fmt.Sprintf("on one machine a Service of type %s is reached through routes alone: no port is opened for it", spec.Type), "")
+	}
+}
+
+func (s *service) external(part *plan.Service, port *corev1.ServicePort) {
+	part.Hostname, part.Port = s.object.Spec.ExternalName, uint16(s.key.port)
+	if port != nil && port.TargetPort.IntVal > 0 {
+		part.Port = uint16(port.TargetPort.IntVal)
+	}
+}
+
+// fromSlices gives the ready endpoints, and those that end but still serve.
+func (s *service) fromSlices(port *corev1.ServicePort) (ready, ending []plan.Endpoint) {
+	for _, slice := range s.slices {
+		if slice.AddressType == discoveryv1.AddressTypeFQDN {
+			s.find(object.Warning, "", reasonNotCarried, fmt.Sprintf("EndpointSlice %s holds host names, which windrose does not resolve: its endpoints are left out", slice.Name), "use addresses, or a Service of type ExternalName")
+			continue
+		}
+		number := slicePort(slice, port.Name)
+		if number == 0 {
+			continue
+		}
+		for i := range slice.Endpoints {
+			e := &slice.Endpoints[i]
+			isReady := e.Conditions.Ready == nil || *e.Conditions.Ready
+			ends := e.Conditions.Serving != nil && *e.Conditions.Serving && e.Conditions.Terminating != nil && *e.Conditions.Terminating
+			if !isReady && !ends {
+				continue
+			}
+			made, ok := endpoint(e, number)
+			switch {
+			case !ok:
+			case isReady:
+				ready = append(ready, made)
+			default:
+				ending = append(ending, made)
+			}
+		}
+	}
+	return ready, ending
+}
+
+// slicePort finds the port of a slice by the name of the Service's port.
+func slicePort(slice *discoveryv1.EndpointSlice, name string) uint16 {
+	for _, p := range slice.Ports {
+		named := ""
+		if p.Name != nil {
+			named = *p.Name
+		}
+		if named == name && p.Port != nil && *p.Port > 0 && *p.Port <= 65535 && (p.Protocol == nil || *p.Protocol == corev1.ProtocolTCP) {
+			return uint16(*p.Port)
+		}
+	}
+	return 0
+}
+
+// endpoint reads one endpoint; all of its addresses are one and the same, so
+// that the first is taken.
+func endpoint(e *discoveryv1.Endpoint, port uint16) (plan.Endpoint, bool) {
+	if len(e.Addresses) == 0 {
+		return plan.Endpoint{}, false
+	}
+	addr, err := netip.ParseAddr(e.Addresses[0])
+	if err != nil {
+		return plan.Endpoint{}, false
+	}
+	made := plan.Endpoint{Addr: netip.AddrPortFrom(addr.Unmap(), port)}
+	switch {
+	case e.TargetRef != nil && e.TargetRef.Name != "":
+		made.Name = e.TargetRef.Name
+	case e.Hostname != nil:
+		made.Name = *e.Hostname
+	}
+	return made, true
+}
+
+// fromWorkloads gives the endpoints of the workloads that are ready.
+func (s *service) fromWorkloads(port *corev1.ServicePort) []plan.Endpoint {
+	var out []plan.Endpoint
+	for _, w := range s.workloads {
+		number := workloadPort(w, port)
+		if number == 0 {
+			s.find(object.Warning, "spec.ports", reasonInvalidValue, fmt.Sprintf("port %d has targetPort %s, which Workload %s does not have: the workload is left out", port.Port, port.TargetPort.String(), w.Name),
+				"add the port to spec.ports of the Workload, or write its number")
+			continue
+		}
+		text, ready := standing(w)
+		if !ready {
+			continue
+		}
+		addr, err := netip.ParseAddr(text)
+		if err != nil {
+			continue
+		}
+		out = append(out, plan.Endpoint{Addr: netip.AddrPortFrom(addr.Unmap(), number), Name: w.Name})
+	}
+	return out
+}
+
+// standing gives the address of a workload and whether it is ready. A workload
+// that nothing watches, an address without a probe, is always ready.
+func standing(w *v1alpha1.Workload) (address string, ready bool) {
+	address = cmp.Or(w.Status.Address, w.Spec.Address)
+	for _, c := range w.Status.Conditions {
+		if c.Type == "Ready" {
+			return address, c.Status == metav1.ConditionTrue
+		}
+	}
+	return address, len(w.Spec.Command) == 0 && w.Spec.Readiness == nil
+}
+
+// workloadPort is the port of a workload behind a Service's port; 0 if it has
+// none of that name.
+func workloadPort(w *v1alpha1.Workload, port *corev1.ServicePort) uint16 {
+	if name := port.TargetPort.StrVal; name != "" {
+		for _, p := range w.Spec.Ports {
+			if p.Name == name {
+				return uint16(p.Port)
+			}
+		}
+		return 0
+	}
+	return uint16(cmp.Or(port.TargetPort.IntVal, port.Port))
+}

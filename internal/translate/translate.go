@@ -1,0 +1,132 @@
+// Package translate turns the objects that users wrote into the parts of a
+// plan, the status of each object, and findings for its author.
+//
+// It is a function from an object.Set to a Result: no clock, no network, no
+// file, and a bad object spoils nothing but itself. A rule that cannot serve
+// stays in the plan as broken, so that its requests do not fall through to
+// another rule.
+//
+// A Translator remembers the last Set and what it made of it. What a changed
+// object does not reach is not compiled again and keeps its pointers, which is
+// what later steps compare. The result is the same as that of a fresh
+// Translator.
+package translate
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"windrose.dev/windrose/internal/object"
+	"windrose.dev/windrose/internal/plan"
+)
+
+// The names by which classes choose windrose.
+const (
+	GatewayController = "windrose.dev/gateway-controller"
+	IngressController = "windrose.dev/ingress-controller"
+)
+
+// Env is what translation knows of the world besides the objects.
+type Env struct {
+	// Addresses are those of the machine, for the status of gateways that listen
+	// on all of them.
+	Addresses []string
+	// Now is asked once per Plan, for the expiry of certificates. Nil leaves
+	// expiry unchecked.
+	Now func() time.Time
+	// Placeholder makes the chain and the key (PEM) of a self-signed certificate
+	// for the names. SelfSigned is one. Nil leaves a listener whose Secret is
+	// missing without a certificate.
+	Placeholder func(names []string) (chain, key []byte, err error)
+}
+
+// Result is what translation makes of a Set. It must not be changed.
+type Result struct {
+	// Parts of the plan, ordered by key. A part that did not change since the
+	// last Plan of the same Translator has the same pointer.
+	Parts []*plan.Part
+	// Statuses, ordered by object; pointers as with Parts.
+	Statuses []*object.Status
+	// Findings of translation; those of reading the objects are in the Set.
+	Findings []object.Finding
+}
+
+// Translator holds what is remembered between two Sets. It is used by one
+// goroutine.
+type Translator struct {
+	env Env
+
+	set   *object.Set // of the run under way, then the last one
+	delta deltas      // from the last Set to this
+
+	grants   map[string][]*grant         // by namespace of the referent
+	policies map[object.Name]*backendTLS // by target Service
+
+	gateways gateways
+	routes   routes
+	ingress  ingresses
+	services services
+	secrets  certificates
+}
+
+// New makes a Translator that remembers nothing.
+func New(env Env) *Translator {
+	return &Translator{
+		env: env,
+		set: &object.Set{},
+		gateways: gateways{
+			parents:      map[object.Key]*parent{},
+			placeholders: map[string]*plan.Part{},
+		},
+		services: newServices(),
+		secrets:  certificates{bySecret: map[object.Name]*certificate{}},
+	}
+}
+
+// Plan translates a Set.
+func (t *Translator) Plan(set *object.Set) *Result {
+	t.delta = compare(t.set, set)
+	t.set = set
+
+	if t.delta.grants.any() {
+		t.grants = indexGrants(set)
+	}
+	if t.delta.policies.any() {
+		t.policies = indexPolicies(set)
+	}
+	t.secrets.update(t)
+	t.gateways.update(t)
+	t.routes.update(t)
+	t.ingress.update(t)
+	t.services.update(t)
+	return t.assemble()
+}
+
+func (t *Translator) assemble() *Result {
+	r := &Result{
+		Parts:    make([]*plan.Part, 0, len(t.routes.http)+len(t.services.memo)+len(t.secrets.bySecret)+64),
+		Statuses: make([]*object.Status, 0, len(t.routes.http)+64),
+	}
+	t.gateways.collect(t, r)
+	t.routes.collect(t, r)
+	t.ingress.collect(r)
+	t.services.collect(r)
+	r.Findings = append(r.Findings, t.expiry()...)
+	t.secrets.collect(r)
+	order(r.Parts, func(a, b *plan.Part) int {
+		if a.Key.Kind != b.Key.Kind {
+			return strings.Compare(string(a.Key.Kind), string(b.Key.Kind))
+		}
+		return strings.Compare(a.Key.Name, b.Key.Name)
+	})
+	order(r.Statuses, func(a, b *object.Status) int { return a.Object.Compare(b.Object) })
+	return r
+}
+
+// order sorts what is mostly sorted already.
+func order[T any](s []T, cmp func(a, b T) int) {
+	if !slices.IsSortedFunc(s, cmp) {
+		slices.SortFunc(s, cmp)
+	}
+}

@@ -1,0 +1,392 @@
+package translate_test
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"flag"
+	"fmt"
+	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/tools/txtar"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	"sigs.k8s.io/yaml"
+
+	"windrose.dev/windrose/api/v1alpha1"
+	"windrose.dev/windrose/internal/object"
+	"windrose.dev/windrose/internal/plan"
+	"windrose.dev/windrose/internal/translate"
+)
+
+var update = flag.Bool("update", false, "rewrite the want section of the cases")
+
+var now = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+
+// TestCases runs testdata/*.txtar. A case holds objects (*.yaml), requests, and
+// want: where the requests land, what authors are told, and the conditions.
+//
+// A request is "PORT METHOD HOST/PATH [name:value...]", or "PORT TLS HOST" for
+// the certificate that a client gets. A port stands for [::]:PORT.
+func TestCases(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no cases: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) { runCase(t, file) })
+	}
+}
+
+func runCase(t *testing.T, file string) {
+	archive, err := txtar.ParseFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var objects []metav1.Object
+	var requests, want string
+	wantAt := -1
+	for i, f := range archive.Files {
+		switch {
+		case strings.HasSuffix(f.Name, ".yaml"):
+			objects = append(objects, decode(t, f.Data)...)
+		case f.Name == "requests":
+			requests = string(f.Data)
+		case f.Name == "want":
+			want, wantAt = string(f.Data), i
+		default:
+			t.Fatalf("a case has no section %s", f.Name)
+		}
+	}
+	result := translate.New(testEnv()).Plan((&object.Set{}).With(objects, nil))
+	got := land(t, result, requests) + tell(result) + conditions(result)
+	if got == want {
+		return
+	}
+	if !*update {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+		return
+	}
+	if wantAt < 0 {
+		archive.Files = append(archive.Files, txtar.File{Name: "want"})
+		wantAt = len(archive.Files) - 1
+	}
+	archive.Files[wantAt].Data = []byte(got)
+	if err := os.WriteFile(file, txtar.Format(archive), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func testEnv() translate.Env {
+	return translate.Env{
+		Addresses:   []string{"192.0.2.1"},
+		Now:         func() time.Time { return now },
+		Placeholder: func([]string) (chain, key []byte, err error) { return []byte("chain"), []byte("key"), nil },
+	}
+}
+
+// decode reads the objects of a file. Objects get generation 1 and, if they say
+// none, a time of creation.
+func decode(tb testing.TB, data []byte) []metav1.Object {
+	tb.Helper()
+	var all []metav1.Object
+	for doc := range bytes.SplitSeq(data, []byte("\n---\n")) {
+		if len(bytes.TrimSpace(doc)) == 0 {
+			continue
+		}
+		var head metav1.TypeMeta
+		if err := yaml.Unmarshal(doc, &head); err != nil {
+			tb.Fatalf("%v in:\n%s", err, doc)
+		}
+		o := newObject(head.Kind)
+		if o == nil {
+			tb.Fatalf("a case cannot hold kind %q", head.Kind)
+		}
+		if err := yaml.UnmarshalStrict(doc, o); err != nil {
+			tb.Fatalf("%v in:\n%s", err, doc)
+		}
+		if o.GetGeneration() == 0 {
+			o.SetGeneration(1)
+		}
+		if o.GetCreationTimestamp().Time.IsZero() {
+			o.SetCreationTimestamp(metav1.NewTime(now.Add(-time.Hour)))
+		}
+		if o.GetNamespace() == "" && !clusterScoped[head.Kind] {
+			o.SetNamespace("default")
+		}
+		if s, ok := o.(*corev1.Secret); ok {
+			fillSecret(tb, s)
+		}
+		all = append(all, o)
+	}
+	return all
+}
+
+var clusterScoped = map[string]bool{"GatewayClass": true, "IngressClass": true, "Namespace": true}
+
+func newObject(kind string) metav1.Object {
+	switch kind {
+	case "GatewayClass":
+		return new(gatewayv1.GatewayClass)
+	case "Gateway":
+		return new(gatewayv1.Gateway)
+	case "ListenerSet":
+		return new(gatewayv1.ListenerSet)
+	case "HTTPRoute":
+		return new(gatewayv1.HTTPRoute)
+	case "GRPCRoute":
+		return new(gatewayv1.GRPCRoute)
+	case "TLSRoute":
+		return new(gatewayv1.TLSRoute)
+	case "TCPRoute":
+		return new(gatewayv1.TCPRoute)
+	case "UDPRoute":
+		return new(gatewayv1.UDPRoute)
+	case "ReferenceGrant":
+		return new(gatewayv1.ReferenceGrant)
+	case "BackendTLSPolicy":
+		return new(gatewayv1.BackendTLSPolicy)
+	case "Ingress":
+		return new(networkingv1.Ingress)
+	case "IngressClass":
+		return new(networkingv1.IngressClass)
+	case "Service":
+		return new(corev1.Service)
+	case "EndpointSlice":
+		return new(discoveryv1.EndpointSlice)
+	case "Secret":
+		return new(corev1.Secret)
+	case "ConfigMap":
+		return new(corev1.ConfigMap)
+	case "Namespace":
+		return new(corev1.Namespace)
+	case "Workload":
+		return new(v1alpha1.Workload)
+	case "GatewayParameters":
+		return new(v1alpha1.GatewayParameters)
+	}
+	return nil
+}
+
+// land says where each request of a case lands.
+func land(t *testing.T, r *translate.Result, requests string) string {
+	t.Helper()
+	p, problems := plan.NewBuilder().Apply(parts(r), nil)
+	var b strings.Builder
+	for _, problem := range problems {
+		if problem.Reason == plan.PartInvalid && strings.Contains(problem.Message, "PEM") {
+			continue // placeholders of tests hold no certificate
+		}
+		fmt.Fprintf(&b, "PLAN PROBLEM %s %s: %s\n", problem.Key, problem.Reason, problem.Message)
+	}
+	for line := range strings.Lines(requests) {
+		words := strings.Fields(line)
+		if len(words) == 0 {
+			continue
+		}
+		socket := "tcp/" + words[0]
+		if !strings.Contains(words[0], ":") {
+			socket = "tcp/[::]:" + words[0]
+		}
+		if words[1] == "TLS" {
+			fmt.Fprintf(&b, "%s -> %s\n", strings.Join(words, " "), certificateName(r, p.Bound(socket), words[2]))
+			continue
+		}
+		host, path, _ := strings.Cut(words[2], "/")
+		path, query, _ := strings.Cut("/"+path, "?")
+		probe := plan.Probe{Socket: socket, Method: words[1], Host: host, Path: path, Query: query}
+		for _, h := range words[3:] {
+			name, value, _ := strings.Cut(h, ":")
+			probe.Headers = append(probe.Headers, plan.Header{Name: name, Value: value})
+		}
+		fmt.Fprintf(&b, "%s -> %s\n", strings.Join(words, " "), p.Land(probe))
+	}
+	return b.String()
+}
+
+func parts(r *translate.Result) []plan.Part {
+	all := make([]plan.Part, len(r.Parts))
+	for i, p := range r.Parts {
+		all[i] = *p
+	}
+	return all
+}
+
+func certificateName(r *translate.Result, bound *plan.Bound, sni string) string {
+	if bound == nil {
+		return "no socket"
+	}
+	c := bound.Certificate(sni, true)
+	for _, p := range r.Parts {
+		if p.Certificate != nil && c != nil && bytes.Equal(p.Certificate.Chain, c.Chain) {
+			return p.Key.Name
+		}
+	}
+	return "no certificate"
+}
+
+// tell gives the findings of a case.
+func tell(r *translate.Result) string {
+	var b strings.Builder
+	for _, f := range r.Findings {
+		fmt.Fprintf(&b, "%s %s", f.Severity, f.Object)
+		if f.Field != "" {
+			fmt.Fprintf(&b, " %s", f.Field)
+		}
+		fmt.Fprintf(&b, ": %s: %s", f.Reason, f.Message)
+		if f.Mend != "" {
+			fmt.Fprintf(&b, " (%s)", f.Mend)
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+// conditions gives the statuses of a case, and checks what holds for each.
+func conditions(r *translate.Result) string {
+	var b strings.Builder
+	for _, s := range r.Statuses {
+		switch {
+		case s.GatewayClass != nil:
+			fmt.Fprintf(&b, "%s:%s\n", s.Object, short(s.GatewayClass.Conditions))
+		case s.Gateway != nil:
+			var addrs []string
+			for _, a := range s.Gateway.Addresses {
+				addrs = append(addrs, a.Value)
+			}
+			fmt.Fprintf(&b, "%s:%s addresses=%s sets=%d\n", s.Object, short(s.Gateway.Conditions), strings.Join(addrs, ","), *s.Gateway.AttachedListenerSets)
+			for i, l := range s.Gateway.Listeners {
+				fmt.Fprintf(&b, "  %s: kinds=%s routes=%d%s %s\n", l.Name, kinds(l.SupportedKinds), l.AttachedRoutes, short(l.Conditions), strings.Join(s.Sockets[i], ","))
+			}
+		case s.ListenerSet != nil:
+			fmt.Fprintf(&b, "%s:%s\n", s.Object, short(s.ListenerSet.Conditions))
+			for i, l := range s.ListenerSet.Listeners {
+				fmt.Fprintf(&b, "  %s: kinds=%s routes=%d%s %s\n", l.Name, kinds(l.SupportedKinds), l.AttachedRoutes, short(l.Conditions), strings.Join(s.Sockets[i], ","))
+			}
+		case s.Route != nil:
+			fmt.Fprintf(&b, "%s:\n", s.Object)
+			for _, p := range s.Route.Parents {
+				section := ""
+				if p.ParentRef.SectionName != nil {
+					section = "#" + string(*p.ParentRef.SectionName)
+				}
+				fmt.Fprintf(&b, "  %s%s:%s\n", p.ParentRef.Name, section, short(p.Conditions))
+			}
+		case s.Policy != nil:
+			fmt.Fprintf(&b, "%s:\n", s.Object)
+			for _, a := range s.Policy.Ancestors {
+				fmt.Fprintf(&b, "  %s:%s\n", a.AncestorRef.Name, short(a.Conditions))
+			}
+		case s.Ingress != nil:
+			var addrs []string
+			for _, i := range s.Ingress.LoadBalancer.Ingress {
+				addrs = append(addrs, i.IP)
+			}
+			fmt.Fprintf(&b, "%s: addresses=%s\n", s.Object, strings.Join(addrs, ","))
+		}
+	}
+	return b.String()
+}
+
+// short gives conditions as Type=Status, with the reason where it says more.
+// The message is that of a finding, or of no interest.
+func short(list []metav1.Condition) string {
+	var b strings.Builder
+	for _, c := range list {
+		fmt.Fprintf(&b, " %s=%s", c.Type, c.Status)
+		if c.Reason != c.Type && c.Reason != "NoConflicts" {
+			fmt.Fprintf(&b, "/%s", c.Reason)
+		}
+		if c.ObservedGeneration != 1 {
+			fmt.Fprintf(&b, "@%d", c.ObservedGeneration)
+		}
+		if !c.LastTransitionTime.IsZero() {
+			b.WriteString(" (has a time)")
+		}
+	}
+	return b.String()
+}
+
+func kinds(list []gatewayv1.RouteGroupKind) string {
+	names := []string{}
+	for _, k := range list {
+		names = append(names, string(k.Kind))
+	}
+	return "[" + strings.Join(names, ",") + "]"
+}
+
+// What a Secret of a case says about the certificate it is filled with.
+const (
+	certNames   = "test/names"   // DNS names, by comma
+	certKey     = "test/key"     // ecdsa (default), rsa
+	certExpires = "test/expires" // duration from now
+)
+
+func fillSecret(tb testing.TB, s *corev1.Secret) {
+	tb.Helper()
+	names, ok := s.Annotations[certNames]
+	if !ok {
+		return
+	}
+	life := 90 * 24 * time.Hour
+	if text := s.Annotations[certExpires]; text != "" {
+		var err error
+		if life, err = time.ParseDuration(text); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	chain, key := makePair(tb, strings.Split(names, ","), s.Annotations[certKey], life)
+	if s.Data == nil {
+		s.Data = map[string][]byte{}
+	}
+	for name, data := range map[string][]byte{"tls.crt": chain, "tls.key": key} {
+		if _, there := s.Data[name]; !there {
+			s.Data[name] = data
+		}
+	}
+}
+
+var testKey = sync.OnceValues(func() (*ecdsa.PrivateKey, *rsa.PrivateKey) {
+	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	rs, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		panic(err)
+	}
+	return ec, rs
+})
+
+func makePair(tb testing.TB, names []string, kind string, life time.Duration) (chain, key []byte) {
+	tb.Helper()
+	ec, rs := testKey()
+	var signer crypto.Signer = ec
+	if kind == "rsa" {
+		signer = rs
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: names, NotBefore: now.Add(-24 * time.Hour * 365), NotAfter: now.Add(life)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, signer.Public(), signer)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(signer)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})
+}
