@@ -1,0 +1,127 @@
+package schema
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"windrose.dev/windrose/internal/object"
+)
+
+// report gathers a Result.
+type report struct {
+	Result
+	// secret says that no value may be repeated in a message.
+	secret bool
+}
+
+func (r *report) wrong() bool { return r.Wrong() }
+
+func (r *report) add(s object.Severity, reason, path, message string) {
+	r.Findings = append(r.Findings, object.Finding{Severity: s, Field: path, Reason: reason, Message: message})
+}
+
+// mend says what to do about the last finding.
+func (r *report) mend(what string) {
+	if what != "" {
+		r.Findings[len(r.Findings)-1].Mend = what
+	}
+}
+
+// errors adds what validation found.
+func (r *report) errors(errs field.ErrorList) {
+	for _, e := range errs {
+		r.err(e)
+	}
+}
+
+func (r *report) err(e *field.Error) {
+	path := strings.TrimPrefix(strings.ReplaceAll(e.Field, "<nil>", ""), ".")
+	switch e.Type {
+	case field.ErrorTypeRequired:
+		r.add(object.Error, ReasonRequired, path, or(e.Detail, "is missing"))
+	case field.ErrorTypeNotSupported:
+		r.notSupported(path, e)
+	case field.ErrorTypeDuplicate:
+		r.add(object.Error, ReasonDuplicate, path, r.value(e.BadValue, "is written twice"))
+	case field.ErrorTypeForbidden:
+		r.add(object.Error, ReasonForbidden, path, or(e.Detail, "must not be set"))
+	case field.ErrorTypeTooLong, field.ErrorTypeTooMany:
+		r.add(object.Error, ReasonTooLong, path, or(bounded(e.Detail), "is too long"))
+	case field.ErrorTypeTypeInvalid:
+		r.add(object.Error, ReasonWrongType, path, plain(path, e.Detail))
+	default:
+		r.add(object.Error, ReasonInvalid, path, r.value(e.BadValue, plain(path, e.Detail)))
+	}
+}
+
+// notSupported tells which values may be, and which is nearest.
+func (r *report) notSupported(path string, e *field.Error) {
+	known := supported(e.Detail)
+	r.add(object.Error, ReasonNotSupported, path, r.value(e.BadValue, "is not one of "+strings.Join(known, ", ")))
+	if s, ok := scalar(e.BadValue); ok {
+		if near := object.Nearest(s, slices.Values(known)); near != "" && near != s {
+			r.mend(`did you mean "` + near + `"?`)
+		}
+	}
+}
+
+// supported reads the values back out of a detail as
+// `supported values: "A", "B"`.
+func supported(detail string) []string {
+	_, list, _ := strings.Cut(detail, ": ")
+	var known []string
+	for v := range strings.SplitSeq(list, ", ") {
+		known = append(known, strings.Trim(v, `"`))
+	}
+	return known
+}
+
+// value puts a scalar value before a text.
+func (r *report) value(v any, text string) string {
+	if s, ok := scalar(v); ok && !r.secret && s != "" {
+		return fmt.Sprintf("%q: %s", bounded(s), text)
+	}
+	return text
+}
+
+func scalar(v any) (string, bool) {
+	switch v := v.(type) {
+	case string:
+		return v, true
+	case bool, int, int32, int64, float64, json.Number:
+		return fmt.Sprint(v), true
+	case fmt.Stringer:
+		return v.String(), true
+	}
+	return "", false
+}
+
+// plain takes away what the OpenAPI library says about where a value was
+// found: `spec.rules[0].name in body must be of type string: "integer"`.
+func plain(path, detail string) string {
+	if _, after, ok := strings.Cut(detail, " in body "); ok {
+		detail = after
+	}
+	return bounded(or(detail, "is not valid"))
+}
+
+func or(s, instead string) string {
+	if s == "" {
+		return instead
+	}
+	return s
+}
+
+// maxText bounds the texts of others in a message.
+const maxText = 300
+
+func bounded(s string) string {
+	if len(s) <= maxText {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxText], "") + "..."
+}
