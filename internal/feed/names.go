@@ -1,0 +1,63 @@
+package feed
+
+import "windrose.dev/windrose/internal/plan"
+
+// names makes equal strings of a delta one: each of 5,000 routes names the same
+// listener, and decoding gives each its own copy.
+type names map[string]string
+
+func (n names) of(s *string) {
+	if *s == "" {
+		return
+	}
+	if have, ok := n[*s]; ok {
+		*s = have
+		return
+	}
+	n[*s] = *s
+}
+
+func (n names) share(p *plan.Part) {
+	shareTyped(n, &p.Key.Kind)
+	n.of(&p.Key.Name)
+	switch {
+	case p.Route != nil:
+		n.route(p.Route)
+	case p.Listener != nil:
+		for i := range p.Listener.Sockets {
+			n.of(&p.Listener.Sockets[i])
+		}
+		for i := range p.Listener.Certificates {
+			n.of(&p.Listener.Certificates[i])
+		}
+		shareTyped(n, &p.Listener.Protocol)
+	case p.Service != nil:
+		shareTyped(n, &p.Service.Protocol)
+		shareTyped(n, &p.Service.Balance)
+	}
+}
+
+func (n names) route(r *plan.Route) {
+	for i := range r.Attach {
+		n.of(&r.Attach[i].Listener)
+		n.of(&r.Attach[i].Host)
+		n.of(&r.Attach[i].Original)
+	}
+	for i := range r.Rules {
+		rule := &r.Rules[i]
+		for j := range rule.Matches {
+			shareTyped(n, &rule.Matches[j].PathType)
+			n.of(&rule.Matches[j].Path)
+			n.of(&rule.Matches[j].Method)
+		}
+		for j := range rule.Backends {
+			n.of(&rule.Backends[j].Service)
+		}
+	}
+}
+
+func shareTyped[S ~string](n names, s *S) {
+	plain := string(*s)
+	n.of(&plain)
+	*s = S(plain)
+}
