@@ -189,7 +189,10 @@ func validIPv6(b []byte) bool {
 			return false
 		}
 	}
-	return groups == 8 || compressed && groups < 8
+	if compressed {
+		return groups < 8
+	}
+	return groups == 8
 }
 
 // validIPv4 accepts four decimal numbers below 256 without leading zeros.
