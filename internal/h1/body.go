@@ -284,7 +284,8 @@ func (b *Body) endLine(c byte) *Error {
 	if err := expect(c, '\n', bareCR); err != nil {
 		return err
 	}
-	b.overhead = max(0, b.overhead+int64(b.line)+4-16-min(b.left, maxOverhead)*2)
+	const ends = 3 // LF here, CRLF after the data
+	b.overhead = max(0, b.overhead+int64(b.line)+ends-16-2*min(b.left, maxOverhead))
 	if b.overhead > maxOverhead {
 		return bad("the chunks have more framing than content")
 	}

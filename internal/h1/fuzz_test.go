@@ -37,30 +37,72 @@ func FuzzRequest(f *testing.F) {
 	} {
 		f.Add([]byte(s))
 	}
-	f.Fuzz(func(t *testing.T, in []byte) {
-		if len(in) > 1<<12 {
+	f.Fuzz(checkRequest)
+}
+
+// FuzzRequestOfParts makes requests out of parts that matter, so that more of
+// what it tries comes close to being accepted.
+func FuzzRequestOfParts(f *testing.F) {
+	for _, s := range []string{"\x00\x10\x00\x05\x10", "\x03\x13\x01\x00\x04\x07", "\x01\x11\x00\x05\x09\x0a"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, picks []byte) {
+		if len(picks) < 4 || len(picks) > 24 {
 			return
 		}
-		checkPieces(t, in, parseRequest(fuzzLimits))
-		var r h1.Request
-		n, err := r.Parse(in, 0, fuzzLimits)
-		if err != nil || n == 0 {
-			return
+		pick := func(from []string, i byte) string { return from[int(i)%len(from)] }
+		var in strings.Builder
+		in.WriteString(pick(partMethods, picks[0]) + pick(partTargets, picks[1]) + pick(partVersions, picks[2]))
+		for _, p := range picks[4:] {
+			in.WriteString(pick(partFields, p))
 		}
-		var b h1.Body
-		b.Reset(r.Body, r.Length)
-		body := decode(t, &b, in[n:], len(in))
-		if body.err != "" || skip(r.Fields) {
-			return
-		}
-		br := bufio.NewReaderSize(bytes.NewReader(bytes.TrimPrefix(in, []byte("\r\n"))), 1<<14)
-		theirs, e := http.ReadRequest(br)
-		if e != nil {
-			t.Fatalf("net/http refuses %q: %v", in, e)
-		}
-		sameRequest(t, &r, theirs)
-		sameBody(t, body, b.Trailers(), theirs.Body, &theirs.Trailer, br, in[n:])
+		in.WriteString("\r\n" + pick(partBodies, picks[3]))
+		checkRequest(t, []byte(in.String()))
 	})
+}
+
+var (
+	partMethods  = []string{"GET ", "POST ", "OPTIONS ", "CONNECT ", "HEAD ", "PRI ", "\r\nGET ", "get ", "GET", "GET  ", "GET\t"}
+	partTargets  = []string{"/", "*", "http://a", "http://a/b?c", "a:1", "/%41?%", "//a", "/?", "HTTPS://[::1]:1?", "http://a:", "/a b", "/#", "/\xff", ""}
+	partVersions = []string{" HTTP/1.1\r\nHost: a\r\n", " HTTP/1.0\r\n", " HTTP/1.1\r\n", " HTTP/1.1\n", " HTTP/1.1 \r\n", " HTTP/1.2\r\n", "\r\n"}
+	partFields   = []string{
+		"A: b\r\n", "a:\r\n", "A: \t c \t\r\n", "Host: a\r\n", "host: b:1\r\n", "Content-Length: 3\r\n", "content-length:0\r\n",
+		"Content-Length: 3, 3\r\n", "Content-Length: +3\r\n", "Transfer-Encoding: chunked\r\n", "TRANSFER-ENCODING:CHUNKED\t\r\n",
+		"Transfer-Encoding: chunked, chunked\r\n", "Transfer-Encoding: gzip, chunked\r\n", "Transfer-Encoding : chunked\r\n",
+		"Transfer-Encoding:\r\n chunked\r\n", "Transfer-Encoding: \x0bchunked\r\n", "Connection: close\r\n", "Connection: keep-alive\r\n",
+		"Connection: a, content-length, transfer-encoding\r\n", "Connection: upgrade\r\nUpgrade: x\r\n", "Expect: 100-continue\r\n",
+		"TE: trailers\r\n", "Pragma: no-cache\r\n", "A: b\n", "A: b\r", " A: b\r\n", ": b\r\n", "A\r\n", "A: \x00\r\n", "A: \xff\r\n", "A;: b\r\n",
+	}
+	partBodies = []string{
+		"", "abc", "abcGET / HTTP/1.1\r\n\r\n", "3\r\nabc\r\n0\r\n\r\n", "3;a=\"\\\"\"\r\nabc\r\n0\r\nA: b\r\n\r\nGET", "3\nabc\n0\n\n",
+		"3 \r\nabc\r\n0\r\n\r\n", "3\r\nabcX0\r\n\r\n", "0\r\n\r\nGET", "0\r\nContent-Length: 3\r\n\r\nabc", "-1\r\n", "03\r\nabc\r\n00\r\n\r\n",
+	}
+)
+
+func checkRequest(t *testing.T, in []byte) {
+	if len(in) > 1<<12 {
+		return
+	}
+	checkPieces(t, in, parseRequest(fuzzLimits))
+	var r h1.Request
+	n, err := r.Parse(in, 0, fuzzLimits)
+	if err != nil || n == 0 {
+		return
+	}
+	body := checkBodyPieces(t, r.Body, r.Length, in[n:])
+	if body.err != "" || skip(r.Fields) {
+		return
+	}
+	var b h1.Body
+	b.Reset(r.Body, r.Length)
+	decode(t, &b, in[n:], len(in))
+	br := bufio.NewReaderSize(bytes.NewReader(bytes.TrimPrefix(in, []byte("\r\n"))), 1<<14)
+	theirs, e := http.ReadRequest(br)
+	if e != nil {
+		t.Fatalf("net/http refuses %q: %v", in, e)
+	}
+	sameRequest(t, &r, theirs)
+	sameBody(t, body, b.Trailers(), theirs.Body, &theirs.Trailer, br, in[n:])
 }
 
 // skip says whether net/http treats fields in a way of its own: it refuses some

@@ -109,7 +109,7 @@ func (r *Request) parse(b []byte, lim Limits) (n int, err *Error) {
 		r.Fields = g.dropNamed(r.Fields)
 	}
 	// An Upgrade with a body is served as the plain request it is too.
-	if r.Body == NoBody {
+	if r.Body != Chunked && r.Length == 0 {
 		r.Upgrade = g.upgradeTo(r.Minor)
 	}
 	return end + 1 + n, nil

@@ -367,6 +367,8 @@ func TestRequestExpectUpgradeTrailers(t *testing.T) {
 		{"an upgrade that Connection does not name", get("Upgrade: websocket"), "false  false"},
 		{"an upgrade in HTTP/1.0", head("GET / HTTP/1.0", "Connection: upgrade", "Upgrade: websocket"), "false  false"},
 		{"an upgrade with a body", get(body, "Connection: upgrade", "Upgrade: websocket"), "false  false"},
+		{"an upgrade with chunks", get("Transfer-Encoding: chunked", "Connection: upgrade", "Upgrade: websocket"), "false  false"},
+		{"an upgrade with a length of zero", get("Content-Length: 0", "Connection: upgrade", "Upgrade: websocket"), "false websocket false"},
 		{"two upgrades", get("Connection: upgrade", "Upgrade: websocket", "Upgrade: x"), "false  false"},
 		{"a list of upgrades", get("Connection: upgrade", "Upgrade: websocket, x"), "false  false"},
 		{"an empty upgrade", get("Connection: upgrade", "Upgrade:"), "false  false"},
