@@ -31,9 +31,13 @@ func LocalPeer(uids ...uint32) func(net.Conn) error {
 		if err := errors.Join(err, credErr); err != nil {
 			return fmt.Errorf("peer credentials: %w", err)
 		}
-		if cred.Uid == 0 || cred.Uid == uint32(os.Geteuid()) || slices.Contains(uids, cred.Uid) {
+		if mayRead(cred.Uid, uint32(os.Geteuid()), uids) {
 			return nil
 		}
 		return fmt.Errorf("user %d may not read the plan: it holds private keys", cred.Uid)
 	}
+}
+
+func mayRead(uid, own uint32, uids []uint32) bool {
+	return uid == 0 || uid == own || slices.Contains(uids, uid)
 }

@@ -57,25 +57,79 @@ func compareKeys(a, b plan.Key) int {
 // not wait for anybody. Version is the caller's name for this state and comes
 // back in the acks.
 func (s *Server) Use(version uint64, parts []*plan.Part) error {
-	byKey := func(a, b *plan.Part) int { return compareKeys(a.Key, b.Key) }
-	if !slices.IsSortedFunc(parts, byKey) {
-		parts = slices.SortedFunc(slices.Values(parts), byKey)
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	cells, graves, err := merge(s.cells, parts, s.seq+1)
-	if err != nil {
+	if aligned(s.cells, parts) {
+		if err := s.replace(parts); err != nil {
+			return err
+		}
+	} else if err := s.rebuild(parts); err != nil {
 		return err
 	}
 	s.seq++
 	s.version = version
-	s.cells = cells
-	s.graves = append(s.graves, graves...)
 	s.fillGraves()
 	if s.changed != nil {
 		close(s.changed)
 	}
 	s.changed = make(chan struct{})
+	return nil
+}
+
+// aligned says whether parts are the old ones, key by key. That is the usual
+// change, and telling it by pointers is much cheaper than comparing names.
+func aligned(cells []cell, parts []*plan.Part) bool {
+	if len(cells) != len(parts) {
+		return false
+	}
+	for i, part := range parts {
+		if cells[i].part != part && cells[i].part.Key != part.Key {
+			return false
+		}
+	}
+	return true
+}
+
+// replace takes over the parts whose pointers changed, all or none. The lock is
+// held.
+func (s *Server) replace(parts []*plan.Part) error {
+	type change struct {
+		at   int
+		hash Hash
+	}
+	var changes []change
+	for i, part := range parts {
+		if s.cells[i].part == part {
+			continue
+		}
+		_, hash, err := encode(part)
+		if err != nil {
+			return err
+		}
+		changes = append(changes, change{i, hash})
+	}
+	for _, c := range changes {
+		cell := &s.cells[c.at]
+		cell.part = parts[c.at]
+		if cell.hash != c.hash {
+			cell.hash, cell.seq = c.hash, s.seq+1
+		}
+	}
+	return nil
+}
+
+// rebuild takes over parts of which some came or went. The lock is held.
+func (s *Server) rebuild(parts []*plan.Part) error {
+	byKey := func(a, b *plan.Part) int { return compareKeys(a.Key, b.Key) }
+	if !slices.IsSortedFunc(parts, byKey) {
+		parts = slices.SortedFunc(slices.Values(parts), byKey)
+	}
+	cells, graves, err := merge(s.cells, parts, s.seq+1)
+	if err != nil {
+		return err
+	}
+	s.cells = cells
+	s.graves = append(s.graves, graves...)
 	return nil
 }
 
