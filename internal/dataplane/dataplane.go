@@ -1,0 +1,364 @@
+// Package dataplane is the process that carries traffic: it wires the plan
+// stream, the plan's builder, upstreams, the proxy and telemetry, and answers
+// health checks and scrapes. It imports nothing of Kubernetes and does not know
+// where its plan comes from.
+//
+//	feed.Client --delta--> Builder --plan--> upstream.Table --view--> proxy.Use --problems--> ack
+//
+// It outlives the control part: without one it goes on with the plan it has,
+// and a data plane that starts then serves what its store holds.
+package dataplane
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"time"
+
+	"windrose.dev/windrose/internal/feed"
+	"windrose.dev/windrose/internal/plan"
+	"windrose.dev/windrose/internal/proxy"
+	"windrose.dev/windrose/internal/telemetry"
+	"windrose.dev/windrose/internal/upstream"
+)
+
+// Config of a data plane.
+type Config struct {
+	Feed    string    // path of the control part's unix socket
+	Store   string    // path of the stored plan; empty: none
+	Node    string    // name by which the control part knows this data plane
+	Version string    // of windrose
+	Metrics string    // address of /metrics; empty: none
+	Health  string    // address of /healthz/live and /healthz/ready; empty: none
+	Log     io.Writer // access log
+	// Say is told what an operator should know; it may be called from any
+	// goroutine.
+	Say func(message string, args ...any)
+}
+
+const (
+	// patience is how long a data plane that starts waits for the control part
+	// before it serves the stored plan.
+	patience = time.Second
+	// saveAfter gathers changes before the plan is stored again.
+	saveAfter = 500 * time.Millisecond
+	// bindAgain is how often a socket that could not be bound is tried again.
+	bindAgain = 2 * time.Second
+	// trimAfter is how long after a change memory is given back to the system.
+	trimAfter = time.Second
+)
+
+// Run carries traffic until ctx ends; then it drains and returns.
+func Run(ctx context.Context, cfg Config) error {
+	debug.SetGCPercent(gcPercent)
+	trimFilePages()
+	d, err := newDataPlane(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	return d.run(ctx)
+}
+
+// gcPercent: what lives long is small (the plan) and what does not is rare
+// (handshakes), so collecting early costs little and keeps the process small.
+const gcPercent = 50
+
+type dataPlane struct {
+	cfg     Config
+	logs    *telemetry.Log
+	hub     *telemetry.Hub
+	proxy   *proxy.Proxy
+	table   *upstream.Table
+	store   feed.Store
+	client  *feed.Client
+	refresh chan struct{} // size 1: addresses of external names changed
+	broken  chan struct{} // size 1: a socket could not be bound
+
+	mu           sync.Mutex // guards what follows: the state of configuration
+	builder      *plan.Builder
+	plan         *plan.Plan
+	parts        map[plan.Key]*plan.Part
+	stored       []plan.Part // what the first delta is relative to, until it came
+	version      uint64
+	applied      bool           // a plan is in use
+	problems     []plan.Problem // of the plan and of its sockets
+	planProblems []plan.Problem
+	draining     bool
+	changed      chan struct{} // size 1: parts are to be stored
+}
+
+func newDataPlane(ctx context.Context, cfg Config) (*dataPlane, error) {
+	d := &dataPlane{
+		cfg:     cfg,
+		logs:    telemetry.NewLog(cfg.Log, 0),
+		builder: plan.NewBuilder(),
+		parts:   map[plan.Key]*plan.Part{},
+		store:   feed.Store{Path: cfg.Store},
+		broken:  make(chan struct{}, 1),
+		refresh: make(chan struct{}, 1),
+		changed: make(chan struct{}, 1),
+	}
+	d.hub = telemetry.NewHub(telemetry.Config{Version: cfg.Version, Process: "dataplane", Log: d.logs})
+	var err error
+	d.proxy, err = proxy.New(proxy.Config{Loops: runtime.GOMAXPROCS(0), Hub: d.hub, Log: cfg.Say})
+	if err != nil {
+		return nil, err
+	}
+	resolver := &net.Resolver{PreferGo: true}
+	d.table = upstream.NewTable(ctx, upstream.Config{
+		Lookup: func(ctx context.Context, host string) ([]netip.Addr, error) {
+			return resolver.LookupNetIP(ctx, "ip", host)
+		},
+		Changed: func() { signal(d.refresh) },
+	})
+	if cfg.Store != "" {
+		d.stored, err = d.store.Load()
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			cfg.Say("the stored plan is not used", "error", err)
+		}
+	}
+	d.client = &feed.Client{Node: cfg.Node, Build: cfg.Version, Held: d.stored}
+	return d, nil
+}
+
+// run starts every part and waits for all of them. The order of the end is:
+// stop taking plans, drain, stop the loops, write the last lines of the log.
+func (d *dataPlane) run(ctx context.Context) error {
+	loopCtx, endLoops := context.WithCancel(context.WithoutCancel(ctx))
+	defer endLoops()
+	logCtx, endLog := context.WithCancel(context.WithoutCancel(ctx))
+	defer endLog()
+	var loops, logs, rest sync.WaitGroup
+	var loopErr, logErr error
+	failed, fail := context.WithCancel(ctx)
+	defer fail()
+	logs.Go(func() { logErr = d.logs.Run(logCtx) })
+	loops.Go(func() { loopErr = d.proxy.Run(loopCtx); fail() })
+
+	serveErrs := make(chan error, 2)
+	rest.Go(func() { serveErrs <- d.serve(failed, d.cfg.Metrics, d.metricsHandler()) })
+	rest.Go(func() { serveErrs <- d.serve(loopCtx, d.cfg.Health, d.healthHandler()) })
+	rest.Go(func() { d.follow(failed) })
+	rest.Go(func() { d.keep(failed) })
+	rest.Go(func() { d.mend(failed) })
+	select {
+	case <-failed.Done():
+	case err := <-serveErrs:
+		d.cfg.Say("cannot answer scrapes or health checks", "error", err)
+		<-failed.Done()
+	}
+	d.drain()
+	endLoops()
+	loops.Wait()
+	fail()
+	rest.Wait()
+	endLog()
+	logs.Wait()
+	return errors.Join(loopErr, logErr)
+}
+
+func (d *dataPlane) drain() {
+	d.mu.Lock()
+	d.draining = true
+	d.mu.Unlock()
+	d.proxy.Drain(context.Background())
+}
+
+// follow takes plans from the control part, and the stored one if there is none
+// for a while.
+func (d *dataPlane) follow(ctx context.Context) {
+	stored := time.AfterFunc(patience, d.useStored)
+	defer stored.Stop()
+	dial := func(ctx context.Context) (net.Conn, error) {
+		var dialer net.Dialer
+		return dialer.DialContext(ctx, "unix", d.cfg.Feed)
+	}
+	if err := d.client.Run(ctx, dial, d.apply); err != nil && ctx.Err() == nil {
+		d.cfg.Say("the plan stream has ended", "error", err)
+	}
+}
+
+// useStored serves the stored plan, unless the control part was quicker.
+func (d *dataPlane) useStored() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.applied || d.draining || len(d.stored) == 0 {
+		return
+	}
+	d.cfg.Say("the control part does not answer: serving the stored plan", "parts", len(d.stored))
+	d.use(d.stored, nil)
+}
+
+// apply takes a delta from the control part.
+func (d *dataPlane) apply(delta feed.Delta) feed.Ack {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.draining {
+		return feed.Ack{Version: delta.Version, Refused: "the data plane is draining"}
+	}
+	d.version = delta.Version
+	parts := delta.Parts
+	if !d.applied {
+		parts = append(d.stored, parts...) // of two with one key the later counts
+	}
+	d.use(parts, delta.Removed)
+	return feed.Ack{Version: delta.Version, Problems: d.problems}
+}
+
+// use puts changed parts into effect. The caller holds d.mu.
+func (d *dataPlane) use(parts []plan.Part, removed []plan.Key) {
+	gone := make(map[plan.Key]bool, len(removed))
+	for _, k := range removed {
+		gone[k] = true
+		delete(d.parts, k)
+	}
+	for i := range parts {
+		if !gone[parts[i].Key] {
+			d.parts[parts[i].Key] = &parts[i]
+		}
+	}
+	d.hub.Use(d.version, namesOf(partKeys(parts)), namesOf(removed))
+	d.plan, d.planProblems = d.builder.Apply(parts, removed)
+	d.bind()
+	d.applied, d.stored = true, nil
+	signal(d.changed)
+}
+
+// bind has the proxy take up the plan, and notes what it could not do. The
+// caller holds d.mu.
+func (d *dataPlane) bind() {
+	problems := slices.Clone(d.planProblems)
+	for _, p := range d.proxy.Use(d.plan, d.table.Use(d.plan)) {
+		problems = append(problems, plan.Problem{
+			Key:    plan.Key{Kind: plan.KindSocket, Name: p.Socket},
+			Reason: reasonNotUsable, Message: p.Err.Error(),
+		})
+		signal(d.broken)
+	}
+	d.problems = problems
+}
+
+// mend takes up new addresses of external names, and tries again to bind what
+// could not be bound.
+func (d *dataPlane) mend(ctx context.Context) {
+	retry := time.NewTimer(0)
+	<-retry.C
+	defer retry.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.refresh:
+			d.mu.Lock()
+			d.proxy.Refresh(d.table.View())
+			d.mu.Unlock()
+		case <-d.broken:
+			retry.Reset(bindAgain)
+		case <-retry.C:
+			d.bindAgain()
+		}
+	}
+}
+
+func (d *dataPlane) bindAgain() {
+	d.mu.Lock()
+	if d.draining {
+		d.mu.Unlock()
+		return
+	}
+	before := len(d.problems)
+	d.bind()
+	problems := d.problems
+	d.mu.Unlock()
+	if len(problems) != before {
+		d.client.Report(problems)
+	}
+}
+
+// keep stores the plan and gives memory back, a while after changes.
+func (d *dataPlane) keep(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.changed:
+		}
+		if !sleep(ctx, saveAfter) {
+			return
+		}
+		d.save()
+		if !sleep(ctx, trimAfter) {
+			return
+		}
+		debug.FreeOSMemory()
+	}
+}
+
+func (d *dataPlane) save() {
+	if d.store.Path == "" {
+		return
+	}
+	d.mu.Lock()
+	parts := make([]*plan.Part, 0, len(d.parts))
+	for _, p := range d.parts {
+		parts = append(parts, p)
+	}
+	d.mu.Unlock()
+	if err := d.store.Save(parts); err != nil {
+		d.cfg.Say("cannot store the plan", "error", err)
+	}
+}
+
+func partKeys(parts []plan.Part) []plan.Key {
+	keys := make([]plan.Key, len(parts))
+	for i := range parts {
+		keys[i] = parts[i].Key
+	}
+	return keys
+}
+
+// namesOf gives the keys that have metrics of their own.
+func namesOf(keys []plan.Key) telemetry.Names {
+	var n telemetry.Names
+	for _, k := range keys {
+		switch k.Kind {
+		case plan.KindRoute:
+			n.Routes = append(n.Routes, k.Name)
+		case plan.KindService:
+			n.Services = append(n.Services, k.Name)
+		case plan.KindSocket:
+			n.Sockets = append(n.Sockets, k.Name)
+		case plan.KindSettings, plan.KindListener, plan.KindCertificate:
+		}
+	}
+	return n
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// reasonNotUsable is the reason of a Problem with a socket: Gateway API's word
+// for an address that cannot be used.
+const reasonNotUsable = "AddressNotUsable"
