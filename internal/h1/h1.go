@@ -67,7 +67,8 @@ type Limits struct {
 	Fields      int
 }
 
-// Error is a message that is refused.
+// Error is a message that is refused. What follows it on the connection has no
+// known beginning, so the connection must be closed after the answer.
 type Error struct {
 	Status int    // 400, 414, 417, 431, 501, 505 for requests; 502 for responses
 	Reason string // a sentence
@@ -93,10 +94,14 @@ type Request struct {
 	Length int64 // for Length
 	// KeepAlive says whether the client wants the connection to stay.
 	KeepAlive bool
-	Continue  bool   // Expect: 100-continue
-	Upgrade   []byte // protocol of a valid Upgrade request (Connection: upgrade), else nil
-	Trailers  bool   // TE: trailers
-	// HopByHop has a bit for each of the first 64 fields that Connection names.
+	Continue  bool // Expect: 100-continue, and there is a body to wait for
+	// Upgrade is the protocol of a valid Upgrade request: HTTP/1.1, named by
+	// Connection, one protocol, no body, and not h2c. Else it is nil.
+	Upgrade  []byte
+	Trailers bool // TE: trailers
+	// HopByHop has a bit for each of the first 64 fields that Connection names;
+	// later ones that it names are not in Fields. Connection cannot name a field
+	// that frames, routes, authenticates or traces the message (RFC 9110 7.6.1).
 	HopByHop uint64
 }
 
@@ -107,6 +112,10 @@ type Response struct {
 	Minor  uint8
 	Fields []Field
 
+	// Body is NoBody for answers to HEAD and for 1xx, 204 and 304, whatever their
+	// fields say. A Content-Length among these is about the body of a GET after
+	// HEAD and with 304; with any other status it is a mistake, which must not be
+	// forwarded, and KeepAlive is false.
 	Body      Coding
 	Length    int64
 	KeepAlive bool

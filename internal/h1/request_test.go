@@ -209,6 +209,16 @@ func TestRequestIsRefused(t *testing.T) {
 	}
 }
 
+func TestRequestLineMayFillTheHead(t *testing.T) {
+	lim := h1.Limits{HeadBytes: 50, TargetBytes: 100, Fields: 1}
+	in := []byte("GET /" + strings.Repeat("a", 60))
+	var r h1.Request
+	if _, err := r.Parse(in, 0, lim); err == nil || err.Status != 414 {
+		t.Errorf("got %v, want status 414", err)
+	}
+	checkPieces(t, in, parseRequest(lim))
+}
+
 func TestRequestAtItsLimitsIsAccepted(t *testing.T) {
 	in := "GET /" + strings.Repeat("a", 99) + " HTTP/1.1\r\nHost: a\r\n" + strings.Repeat("X: y\r\n", 69)
 	in += "\r\n"
@@ -371,6 +381,7 @@ func TestRequestExpectUpgradeTrailers(t *testing.T) {
 		{"an upgrade with a length of zero", get("Content-Length: 0", "Connection: upgrade", "Upgrade: websocket"), "false websocket false"},
 		{"two upgrades", get("Connection: upgrade", "Upgrade: websocket", "Upgrade: x"), "false  false"},
 		{"a list of upgrades", get("Connection: upgrade", "Upgrade: websocket, x"), "false  false"},
+		{"an upgrade to a malformed version", get("Connection: upgrade", "Upgrade: a/("), "false  false"},
 		{"an empty upgrade", get("Connection: upgrade", "Upgrade:"), "false  false"},
 		{"an upgrade to HTTP/2", get("Connection: upgrade, http2-settings", "Upgrade: H2C", "HTTP2-Settings: x"), "false  false"},
 		{"trailers", get("TE: trailers"), "false  true"},

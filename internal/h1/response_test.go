@@ -119,3 +119,12 @@ func TestResponseConnectionNamesFields(t *testing.T) {
 		t.Errorf("HopByHop = %b, %v, want the bit of A", r.HopByHop, err)
 	}
 }
+
+func TestResponseConnectionNamesFieldsPastTheBits(t *testing.T) {
+	var r h1.Response
+	in := head("HTTP/1.1 200 OK", strings.Repeat("X: y\r\n", 65)+"A: 1", "Connection: a")
+	_, err := r.Parse([]byte(in), 0, []byte("GET"), small)
+	if _, ok := h1.Lookup(r.Fields, "a"); ok || err != nil || len(r.Fields) != 66 {
+		t.Errorf("%d fields, A is there: %v, error %v", len(r.Fields), ok, err)
+	}
+}
