@@ -69,7 +69,7 @@ func transfer(b *testing.B, s *Server, c *session, want int) {
 	near, far := net.Pipe()
 	c.wire = newWire(near)
 	go func() {
-		d, _ := s.next(c, 0)
+		d, _ := s.next(c)
 		if err := c.send(d); err != nil {
 			b.Error(err)
 		}

@@ -178,14 +178,12 @@ const maxGraves = 1 << 16
 func (s *Server) fillGraves() {
 	oldest := s.seq
 	for c := range s.clients {
-		if c.welcome && c.held == nil {
-			oldest = min(oldest, c.acked)
-		}
+		oldest = min(oldest, c.has(s.seq))
 	}
 	if len(s.graves) > maxGraves {
 		// Who is so far behind had better begin again from its hashes.
 		for c := range s.clients {
-			if c.welcome && c.held == nil && c.acked == oldest && oldest < s.seq-1 {
+			if c.has(s.seq) == oldest && oldest+1 < s.seq {
 				c.wire.conn.Close()
 			}
 		}

@@ -21,10 +21,23 @@ type session struct {
 	// Guarded by the server's mutex.
 	peer    Peer
 	welcome bool
+	sent    uint64 // the server's seq of the last delta
 	acked   uint64 // the server's seq that the data plane has
 	// held is what the data plane said that it has, until it has taken a first
 	// delta; acked counts from then on.
 	held map[plan.Key]Hash
+}
+
+// has is the oldest state that the next delta may start from; latest if it will
+// start from hashes. The server's mutex is held.
+func (c *session) has(latest uint64) uint64 {
+	switch {
+	case c.held == nil && c.welcome:
+		return c.acked
+	case c.sent > 0: // the first delta is on its way
+		return c.sent
+	}
+	return latest
 }
 
 // refuse tells the other end why, and gives it as an error.
@@ -155,16 +168,14 @@ func (c *session) read(ctx context.Context) error {
 
 // feed sends deltas, one at a time, and the newest each time.
 func (c *session) feed(ctx context.Context) error {
-	sent := uint64(0)
 	for {
-		d, changed := c.server.next(c, sent)
+		d, changed := c.server.next(c)
 		if d == nil {
 			if err := c.idle(ctx, changed); err != nil {
 				return err
 			}
 			continue
 		}
-		sent = d.seq
 		if err := c.send(d); err != nil {
 			return fmt.Errorf("send version %d: %w", d.version, err)
 		}
@@ -225,12 +236,13 @@ type outgoing struct {
 
 // next is what the client lacks, if there is a state that it was not sent yet;
 // else the channel that tells of the next one.
-func (s *Server) next(c *session, sent uint64) (*outgoing, <-chan struct{}) {
+func (s *Server) next(c *session) (*outgoing, <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.seq == sent {
+	if s.seq == c.sent {
 		return nil, s.changed
 	}
+	c.sent = s.seq
 	d := &outgoing{version: s.version, seq: s.seq}
 	if c.held != nil {
 		for _, cell := range s.cells {
