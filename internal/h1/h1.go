@@ -113,9 +113,9 @@ type Response struct {
 	Fields []Field
 
 	// Body is NoBody for answers to HEAD and for 1xx, 204 and 304, whatever their
-	// fields say. A Content-Length among these is about the body of a GET after
-	// HEAD and with 304; with any other status it is a mistake, which must not be
-	// forwarded, and KeepAlive is false.
+	// fields say. With HEAD and 304 a Content-Length tells what a GET would have
+	// given. With 1xx and 204 it is a mistake that must not be forwarded; if it, or
+	// a Transfer-Encoding, promises a body, KeepAlive is false.
 	Body      Coding
 	Length    int64
 	KeepAlive bool
