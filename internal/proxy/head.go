@@ -195,8 +195,10 @@ func (x *exchange) appendResponse(dst []byte) []byte {
 		}
 		switch {
 		case f.Known == h1.ContentLength:
-			// Without a body it says what a GET would have given (RFC 9110, 8.6).
-			if resp.Body != h1.NoBody {
+			// In answer to HEAD, and in a 304, it says what a GET would have given
+			// (RFC 9110, 8.6). Elsewhere it is framing, or nonsense: with a 204 the
+			// client would wait for bytes.
+			if resp.Body != h1.NoBody || (x.method != headMethod && resp.Status != 304) {
 				continue
 			}
 		case f.Known == h1.Trailer:
