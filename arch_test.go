@@ -64,7 +64,7 @@ var imports = map[string][]string{
 	"bench":                   {},
 	"examples/pingdo/backend": {},
 	"examples/pingdo/certs":   {},
-	"tools/reference":         {"internal/record", "internal/telemetry"},
+	"tools/reference":         {"internal/cli", "internal/record", "internal/telemetry"},
 	"tools/size":              {},
 }
 

@@ -31,6 +31,7 @@ func run(dir, types string) error {
 		return err
 	}
 	docs := map[string]func(*bytes.Buffer){
+		"cli.md":     commands,
 		"faults.md":  faults,
 		"metrics.md": metrics,
 		"workload.md": func(b *bytes.Buffer) {
