@@ -149,6 +149,9 @@ func checkLoopback(addr string) error {
 	return nil
 }
 
+// Close gives the address back where Run was never called.
+func (s *Server) Close() { s.ln.Close() }
+
 // Addr is the address that was opened.
 func (s *Server) Addr() string { return s.ln.Addr().String() }
 
@@ -221,10 +224,22 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		case r.Method != http.MethodGet && r.Method != http.MethodHead:
 			w.Header().Set("Allow", "GET, HEAD")
 			fail(w, http.StatusMethodNotAllowed, "the admin API only reads", "change the manifests instead")
+		case crossSite(r):
+			fail(w, http.StatusForbidden, "a web page of another site asks", "")
 		default:
 			next.ServeHTTP(w, r)
 		}
 	})
+}
+
+// crossSite says whether a browser asks for a page of somebody else.
+func crossSite(r *http.Request) bool {
+	site := r.Header.Get("Sec-Fetch-Site")
+	if site != "" {
+		return site != "none" && site != "same-origin"
+	}
+	origin := r.Header.Get("Origin")
+	return origin != "" && origin != "http://"+r.Host
 }
 
 // limited is a listener that has at most so many connections open.

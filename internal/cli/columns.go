@@ -1,0 +1,332 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/duration"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"windrose.dev/windrose/api/v1alpha1"
+	"windrose.dev/windrose/internal/admin"
+)
+
+// newObject makes an empty object of a kind, nil for an unknown one.
+func newObject(kind string) metav1.Object {
+	switch kind {
+	case "GatewayClass":
+		return &gatewayv1.GatewayClass{}
+	case "Gateway":
+		return &gatewayv1.Gateway{}
+	case "ListenerSet":
+		return &gatewayv1.ListenerSet{}
+	case "HTTPRoute":
+		return &gatewayv1.HTTPRoute{}
+	case "GRPCRoute":
+		return &gatewayv1.GRPCRoute{}
+	case "TLSRoute":
+		return &gatewayv1.TLSRoute{}
+	case "TCPRoute":
+		return &gatewayv1.TCPRoute{}
+	case "UDPRoute":
+		return &gatewayv1.UDPRoute{}
+	case "ReferenceGrant":
+		return &gatewayv1.ReferenceGrant{}
+	case "BackendTLSPolicy":
+		return &gatewayv1.BackendTLSPolicy{}
+	case "Ingress":
+		return &networkingv1.Ingress{}
+	case "IngressClass":
+		return &networkingv1.IngressClass{}
+	case "Service":
+		return &corev1.Service{}
+	case "EndpointSlice":
+		return &discoveryv1.EndpointSlice{}
+	case "Secret":
+		return &corev1.Secret{}
+	case "ConfigMap":
+		return &corev1.ConfigMap{}
+	case "Namespace":
+		return &corev1.Namespace{}
+	case "Workload":
+		return &v1alpha1.Workload{}
+	case "GatewayParameters":
+		return &v1alpha1.GatewayParameters{}
+	}
+	return nil
+}
+
+// decode gives the typed object of an item. A kind that this windrose does not
+// know, because the other is newer, is shown by its metadata.
+func decode(it admin.Item) (metav1.Object, error) {
+	o := newObject(it.Kind)
+	if o == nil {
+		o = &metav1.PartialObjectMetadata{}
+	}
+	if err := json.Unmarshal(it.Object, o); err != nil {
+		return nil, fmt.Errorf("read %v as windrose sent it: %w", it.Key, err)
+	}
+	return o, nil
+}
+
+// heads are the columns of a kind between NAME and AGE.
+var heads = map[string][]string{
+	"GatewayClass":     {"CONTROLLER", "ACCEPTED"},
+	"Gateway":          {"CLASS", "ADDRESS", "PROGRAMMED", "LISTENERS", "ATTACHED"},
+	"ListenerSet":      {"PARENT", "PROGRAMMED", "LISTENERS", "ATTACHED"},
+	"HTTPRoute":        {"HOSTNAMES", "PARENTS", "ATTACHED"},
+	"GRPCRoute":        {"HOSTNAMES", "PARENTS", "ATTACHED"},
+	"TLSRoute":         {"HOSTNAMES", "PARENTS", "ATTACHED"},
+	"TCPRoute":         {"PARENTS", "ATTACHED"},
+	"UDPRoute":         {"PARENTS", "ATTACHED"},
+	"Ingress":          {"CLASS", "HOSTS", "ADDRESS"},
+	"IngressClass":     {"CONTROLLER"},
+	"Service":          {"TYPE", "PORTS", "ENDPOINTS"},
+	"EndpointSlice":    {"SERVICE", "PORTS", "ENDPOINTS"},
+	"Workload":         {"READY", "REASON", "ADDRESS", "PORTS", "PID", "RESTARTS"},
+	"Secret":           {"TYPE", "DATA"},
+	"ConfigMap":        {"DATA"},
+	"ReferenceGrant":   {"FROM", "TO"},
+	"BackendTLSPolicy": {"TARGETS", "ACCEPTED"},
+}
+
+// cells are the fields below heads.
+func (a *app) cells(it admin.Item, o metav1.Object) []cell {
+	switch t := o.(type) {
+	case *gatewayv1.GatewayClass:
+		return []cell{plain(string(t.Spec.ControllerName)), a.condition(t.Status.Conditions, "Accepted")}
+	case *gatewayv1.Gateway:
+		return a.gatewayCells(t)
+	case *gatewayv1.ListenerSet:
+		attached := int32(0)
+		for _, l := range t.Status.Listeners {
+			attached += l.AttachedRoutes
+		}
+		return []cell{
+			plain(parentName(string(t.Spec.ParentRef.Name), t.Namespace, (*string)(t.Spec.ParentRef.Namespace))),
+			a.condition(t.Status.Conditions, "Programmed"), plain(strconv.Itoa(len(t.Spec.Listeners))), plain(strconv.Itoa(int(attached))),
+		}
+	case *networkingv1.Ingress:
+		return ingressCells(t)
+	case *networkingv1.IngressClass:
+		return []cell{plain(t.Spec.Controller)}
+	case *corev1.Service:
+		return serviceCells(it, t)
+	case *discoveryv1.EndpointSlice:
+		return sliceCells(t)
+	case *v1alpha1.Workload:
+		return a.workloadCells(t)
+	case *corev1.Secret:
+		return []cell{plain(string(t.Type)), plain(strings.Join(slices.Sorted(maps.Keys(t.Data)), ","))}
+	case *corev1.ConfigMap:
+		return []cell{plain(strconv.Itoa(len(t.Data) + len(t.BinaryData)))}
+	case *gatewayv1.ReferenceGrant:
+		return grantCells(t)
+	case *gatewayv1.BackendTLSPolicy:
+		var targets []string
+		for _, r := range t.Spec.TargetRefs {
+			targets = append(targets, string(r.Kind)+"/"+string(r.Name))
+		}
+		var conditions []metav1.Condition
+		if len(t.Status.Ancestors) > 0 {
+			conditions = t.Status.Ancestors[0].Conditions
+		}
+		return []cell{plain(strings.Join(targets, ",")), a.condition(conditions, "Accepted")}
+	}
+	if r, ok := routeOf(o); ok {
+		return a.routeCells(it, r)
+	}
+	return nil
+}
+
+func (a *app) gatewayCells(g *gatewayv1.Gateway) []cell {
+	var addresses []string
+	for _, ad := range g.Status.Addresses {
+		addresses = append(addresses, ad.Value)
+	}
+	attached := int32(0)
+	for _, l := range g.Status.Listeners {
+		attached += l.AttachedRoutes
+	}
+	return []cell{
+		plain(string(g.Spec.GatewayClassName)), plain(few(addresses, 2)), a.condition(g.Status.Conditions, "Programmed"),
+		plain(strconv.Itoa(len(g.Spec.Listeners))), plain(strconv.Itoa(int(attached))),
+	}
+}
+
+func (a *app) routeCells(it admin.Item, r route) []cell {
+	attached := 0
+	for _, p := range r.parents() {
+		if p.attached {
+			attached++
+		}
+	}
+	count := cell{text: fmt.Sprintf("%d/%d", attached, len(r.spec.ParentRefs)), paint: a.colors.green}
+	if attached < len(r.spec.ParentRefs) || attached == 0 {
+		count.paint = a.colors.red
+	}
+	var parents []string
+	for _, p := range r.spec.ParentRefs {
+		parents = append(parents, parentName(string(p.Name), it.Namespace, (*string)(p.Namespace)))
+	}
+	cells := []cell{plain(few(slices.Compact(parents), 2)), count}
+	if r.hasHosts {
+		hosts := few(r.hosts, 2)
+		if hosts == "" {
+			hosts = "*"
+		}
+		cells = slices.Insert(cells, 0, plain(hosts))
+	}
+	return cells
+}
+
+func ingressCells(i *networkingv1.Ingress) []cell {
+	class := ""
+	if i.Spec.IngressClassName != nil {
+		class = *i.Spec.IngressClassName
+	}
+	var addresses []string
+	for _, l := range i.Status.LoadBalancer.Ingress {
+		addresses = append(addresses, l.IP+l.Hostname)
+	}
+	return []cell{plain(class), plain(few(ingressHosts(i), 2)), plain(few(addresses, 2))}
+}
+
+func ingressHosts(i *networkingv1.Ingress) []string {
+	var hosts []string
+	for _, r := range i.Spec.Rules {
+		host := r.Host
+		if host == "" {
+			host = "*"
+		}
+		hosts = append(hosts, host)
+	}
+	if len(hosts) == 0 && i.Spec.DefaultBackend != nil {
+		hosts = []string{"*"}
+	}
+	return hosts
+}
+
+func serviceCells(it admin.Item, s *corev1.Service) []cell {
+	kind := string(s.Spec.Type)
+	switch {
+	case kind == "":
+		kind = "ClusterIP"
+	case s.Spec.ClusterIP == corev1.ClusterIPNone:
+		kind = "Headless"
+	}
+	var ports, endpoints []string
+	for _, p := range s.Spec.Ports {
+		text := strconv.Itoa(int(p.Port))
+		if target := p.TargetPort.String(); target != "0" && target != "" && target != text {
+			text += ":" + target
+		}
+		ports = append(ports, text)
+	}
+	for _, e := range it.Endpoints {
+		if e.Hostname != "" {
+			endpoints = append(endpoints, e.Hostname)
+		}
+		for _, address := range e.Endpoints {
+			address, _, _ = strings.Cut(address, " ")
+			endpoints = append(endpoints, address)
+		}
+	}
+	return []cell{plain(kind), plain(strings.Join(ports, ",")), plain(few(endpoints, 3))}
+}
+
+func sliceCells(s *discoveryv1.EndpointSlice) []cell {
+	var ports, endpoints []string
+	for _, p := range s.Ports {
+		if p.Port != nil {
+			ports = append(ports, strconv.Itoa(int(*p.Port)))
+		}
+	}
+	for _, e := range s.Endpoints {
+		endpoints = append(endpoints, e.Addresses...)
+	}
+	return []cell{plain(s.Labels[discoveryv1.LabelServiceName]), plain(strings.Join(ports, ",")), plain(few(endpoints, 3))}
+}
+
+func (a *app) workloadCells(w *v1alpha1.Workload) []cell {
+	var ports []string
+	for _, p := range w.Spec.Ports {
+		ports = append(ports, p.Name+":"+strconv.Itoa(int(p.Port)))
+	}
+	pid := ""
+	if w.Status.PID != 0 {
+		pid = strconv.Itoa(int(w.Status.PID))
+	}
+	return []cell{
+		a.condition(w.Status.Conditions, "Ready"), plain(readyReason(w)), plain(w.Status.Address), plain(strings.Join(ports, ",")),
+		plain(pid), plain(strconv.Itoa(int(w.Status.Restarts))),
+	}
+}
+
+func grantCells(g *gatewayv1.ReferenceGrant) []cell {
+	var from, to []string
+	for _, f := range g.Spec.From {
+		from = append(from, string(f.Namespace)+"/"+string(f.Kind))
+	}
+	for _, t := range g.Spec.To {
+		text := string(t.Kind)
+		if t.Name != nil {
+			text += "/" + string(*t.Name)
+		}
+		to = append(to, text)
+	}
+	return []cell{plain(few(from, 3)), plain(few(to, 3))}
+}
+
+// condition shows the status of a condition in its colour.
+func (a *app) condition(conditions []metav1.Condition, kind string) cell {
+	c := meta.FindStatusCondition(conditions, kind)
+	if c == nil {
+		return cell{text: "Unknown", paint: a.colors.yellow}
+	}
+	return a.truth(c.Status)
+}
+
+func (a *app) truth(s metav1.ConditionStatus) cell {
+	switch s {
+	case metav1.ConditionTrue:
+		return cell{text: string(s), paint: a.colors.green}
+	case metav1.ConditionFalse:
+		return cell{text: string(s), paint: a.colors.red}
+	}
+	return cell{text: printable(string(s)), paint: a.colors.yellow}
+}
+
+// few shows the first n of a list.
+func few(list []string, n int) string {
+	if len(list) <= n {
+		return strings.Join(list, ",")
+	}
+	return fmt.Sprintf("%s + %d more", strings.Join(list[:n], ","), len(list)-n)
+}
+
+// parentName is a name, with the namespace where that is another.
+func parentName(name, namespace string, other *string) string {
+	if other == nil || *other == "" || *other == namespace {
+		return name
+	}
+	return *other + "/" + name
+}
+
+func age(o metav1.Object) string {
+	created := o.GetCreationTimestamp()
+	if created.IsZero() {
+		return "<unknown>"
+	}
+	return duration.HumanDuration(time.Since(created.Time))
+}

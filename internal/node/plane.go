@@ -1,0 +1,189 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Times of the data plane's supervision.
+const (
+	firstPause = 100 * time.Millisecond // before it is started again
+	maxPause   = 10 * time.Second
+	healthyRun = time.Minute // after which the pause is the first again
+	// takeOver is how long a new data plane may take to serve before the old
+	// one, of another version, is told to drain all the same.
+	takeOver = 30 * time.Second
+	// overtime is added to the drain timeout before a data plane is killed.
+	overtime = 5 * time.Second
+)
+
+// plane supervises the data-plane process.
+type plane struct {
+	cfg   Config
+	state *state
+	log   *slog.Logger
+	as    user
+	// ready says whether the data plane with this pid serves the newest plan.
+	ready func(pid int) bool
+	// changed is told that pid is another.
+	changed func()
+	// drain is the drain timeout of the plan.
+	drain    atomic.Int64
+	restarts atomic.Uint64
+	pid      atomic.Int64
+
+	old sync.WaitGroup // processes of another version that drain
+}
+
+func newPlane(cfg Config, st *state, log *slog.Logger) *plane {
+	p := &plane{cfg: cfg, state: st, log: log, as: planeUser()}
+	p.drain.Store(int64(30 * time.Second))
+	return p
+}
+
+func (p *plane) user() user { return p.as }
+
+// args is the command of the data plane. The descriptors are those of spawn.
+func (p *plane) args() []string {
+	args := slices.Clone(p.cfg.Command)
+	if len(args) == 0 {
+		args = []string{"/proc/self/exe", "dataplane"}
+	}
+	return append(args, "--feed", "/proc/self/fd/3/feed.sock", "--store", "/proc/self/fd/4/plan", "--metrics", p.cfg.Metrics, "--health", p.cfg.Health)
+}
+
+// run keeps a data plane running until ctx ends, and then lets it drain.
+func (p *plane) run(ctx context.Context) error {
+	defer p.old.Wait()
+	pause := firstPause
+	current, err := p.first(ctx)
+	for {
+		if err != nil {
+			p.log.Error("the data plane does not start", "err", err, "retry", pause)
+		} else {
+			began := time.Now()
+			p.is(current.PID)
+			select {
+			case <-ctx.Done():
+				p.stop(current)
+				p.state.forget()
+				return nil
+			case <-current.exited:
+			}
+			if ctx.Err() != nil {
+				p.state.forget()
+				return nil
+			}
+			if time.Since(began) > healthyRun {
+				pause = firstPause
+			}
+			p.log.Error("the data plane has ended", "pid", current.PID, "retry", pause)
+		}
+		p.is(0)
+		if !sleep(ctx, pause) {
+			return nil
+		}
+		pause = min(2*pause, maxPause)
+		p.restarts.Add(1)
+		current, err = p.start()
+	}
+}
+
+// is notes which process is the data plane in charge.
+func (p *plane) is(pid int) {
+	p.pid.Store(int64(pid))
+	p.changed()
+}
+
+// first gives the data plane to begin with: that of an earlier run, if it is
+// the same program with the same arguments, or a new one.
+func (p *plane) first(ctx context.Context) (*process, error) {
+	id, alive := p.state.recall()
+	if !alive {
+		return p.start()
+	}
+	old, err := adopt(id)
+	if err != nil {
+		return p.start() // it has just ended
+	}
+	if sameProgram(old.PID) && slices.Equal(old.Args, p.args()) {
+		p.log.Info("going on with the data plane of the last run", "pid", old.PID)
+		return old, nil
+	}
+	p.log.Info("replacing the data plane of the last run", "pid", old.PID)
+	next, err := p.start()
+	p.old.Go(func() {
+		if err == nil {
+			p.await(ctx, next)
+		}
+		p.stop(old)
+	})
+	return next, err
+}
+
+// await waits until a new data plane serves.
+func (p *plane) await(ctx context.Context, next *process) {
+	ctx, cancel := context.WithTimeout(ctx, takeOver)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !p.ready(next.PID) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-next.exited:
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (p *plane) start() (*process, error) {
+	folders := []*os.File{p.state.feed, p.state.plane}
+	next, err := spawn(p.args(), p.as, folders, p.cfg.Stdout, p.cfg.Stderr)
+	if p.as.drop && (errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)) {
+		p.log.Warn("the data plane keeps root's rights: it cannot run as an unprivileged user",
+			"err", err, "mend", "let others execute the windrose program, and run windrose with CAP_SETUID, CAP_SETGID and CAP_NET_BIND_SERVICE")
+		next, err = spawn(p.args(), user{}, folders, p.cfg.Stdout, p.cfg.Stderr)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", p.args()[0], err)
+	}
+	p.log.Info("data plane started", "pid", next.PID)
+	if err := p.state.remember(next.identity); err != nil {
+		p.log.Warn("the next start will not know this data plane", "err", err)
+	}
+	return next, nil
+}
+
+// stop lets a data plane drain, and kills it when its time or all patience is
+// over.
+func (p *plane) stop(old *process) {
+	old.handle.Signal(syscall.SIGTERM) // fails only if it has ended
+	timer := time.NewTimer(time.Duration(p.drain.Load()) + overtime)
+	defer timer.Stop()
+	select {
+	case <-old.exited:
+		return
+	case <-timer.C:
+		p.log.Error("the data plane does not end in time and is killed", "pid", old.PID)
+	case <-p.cfg.Abort:
+	}
+	old.handle.Kill() // as above
+	timer.Reset(overtime)
+	select {
+	case <-old.exited:
+	case <-timer.C:
+		p.log.Error("the data plane cannot be killed", "pid", old.PID)
+	}
+}

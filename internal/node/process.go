@@ -1,0 +1,162 @@
+package node
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// nobody is the user that the data plane runs as where windrose is root.
+const nobody = 65534
+
+// user is whom the data plane runs as.
+type user struct {
+	uid, gid uint32
+	drop     bool // it is another than ours
+}
+
+func planeUser() user {
+	if os.Geteuid() == 0 {
+		return user{uid: nobody, gid: nobody, drop: true}
+	}
+	return user{uid: uint32(os.Geteuid()), gid: uint32(os.Getegid())}
+}
+
+// own gives a file to the user. It never follows a link.
+func (u user) own(path string) error {
+	if !u.drop {
+		return nil
+	}
+	return os.Lchown(path, int(u.uid), int(u.gid))
+}
+
+// process is a data-plane process, our child or one that an earlier run left.
+type process struct {
+	identity
+	exited chan struct{}
+	handle *os.Process
+}
+
+// spawn starts a data plane as the user.
+func spawn(args []string, u user, folders []*os.File, stdout, stderr io.Writer) (*process, error) {
+	cmd := &exec.Cmd{
+		Path: args[0], Args: args, Stdout: stdout, Stderr: stderr, ExtraFiles: folders, Env: os.Environ(),
+		// A session of its own: Ctrl-C in the terminal is for windrose, which
+		// then lets the data plane drain.
+		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
+	}
+	if u.drop {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: u.uid, Gid: u.gid, Groups: []uint32{}}
+		cmd.SysProcAttr.AmbientCaps = []uintptr{unix.CAP_NET_BIND_SERVICE}
+	}
+	if err := startUnprivileged(cmd); err != nil {
+		return nil, err
+	}
+	p := &process{identity: identity{PID: cmd.Process.Pid, Boot: bootID(), Args: args}, exited: make(chan struct{}), handle: cmd.Process}
+	p.Start, _ = startTime(p.PID) // not yet reaped, so it is there
+	go func() {
+		defer close(p.exited)
+		cmd.Wait() // how it ended is in its own words on stderr
+	}()
+	return p, nil
+}
+
+// startUnprivileged starts a command that can never gain rights by executing a
+// file. The flag is the thread's and cannot be taken back, so the thread ends
+// with its goroutine.
+func startUnprivileged(cmd *exec.Cmd) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			done <- fmt.Errorf("give up gaining rights: %w", err)
+			return
+		}
+		done <- cmd.Start()
+	}()
+	return <-done
+}
+
+// adopt takes over a process that is not our child.
+func adopt(id identity) (*process, error) {
+	fd, err := unix.PidfdOpen(id.PID, unix.PIDFD_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("open process %d: %w", id.PID, err)
+	}
+	file := os.NewFile(uintptr(fd), "pidfd")
+	handle, err := os.FindProcess(id.PID)
+	if err == nil {
+		// Both hold on to whoever had the pid; now see who that was.
+		var start uint64
+		if start, err = startTime(id.PID); err == nil && start != id.Start {
+			err = os.ErrProcessDone
+		}
+	}
+	if err != nil {
+		file.Close()
+		return nil, fmt.Errorf("open process %d: %w", id.PID, err)
+	}
+	p := &process{identity: id, exited: make(chan struct{}), handle: handle}
+	go func() {
+		defer close(p.exited)
+		defer file.Close()
+		awaitExit(file)
+	}()
+	return p, nil
+}
+
+// awaitExit waits until the process of a pidfd has ended: then it can be read.
+func awaitExit(pidfd *os.File) {
+	raw, err := pidfd.SyscallConn()
+	if err != nil {
+		return
+	}
+	// An error would mean that the file is closed, which nobody else does.
+	raw.Read(func(fd uintptr) bool {
+		set := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(set, 0)
+		return n > 0 || err != nil && !errors.Is(err, unix.EINTR)
+	})
+}
+
+// sameProgram says whether a process runs the program that we are.
+func sameProgram(pid int) bool {
+	theirs, err := os.Stat(fmt.Sprintf("/proc/%d/exe", pid))
+	if err != nil {
+		return false
+	}
+	ours, err := os.Stat("/proc/self/exe")
+	return err == nil && os.SameFile(theirs, ours)
+}
+
+func bootID() string {
+	data, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(data))
+}
+
+// startTime is when a process that has not ended was started, in ticks since
+// boot.
+func startTime(pid int) (uint64, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	// The second field is the name in parentheses and may hold anything.
+	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
+	if len(fields) < 20 || fields[0] == "Z" || fields[0] == "X" {
+		return 0, os.ErrProcessDone
+	}
+	return strconv.ParseUint(fields[19], 10, 64)
+}
