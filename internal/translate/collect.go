@@ -7,11 +7,26 @@ import (
 // collectListeners adds the parts of the listeners that serve, with their
 // placeholders, and marks the certificates in use.
 func (g *gateways) collectListeners(t *Translator, parts []*plan.Part) []*plan.Part {
-	old := g.listenerPart
-	g.listenerPart = make(map[string]*plan.Part, len(old))
+	if g.changed || t.ingress.renewed {
+		g.makeListeners(t)
+	}
 	for _, c := range t.ingress.certs {
 		c.used = true
 	}
+	for _, c := range g.certs {
+		c.used = true
+	}
+	return append(parts, g.listenerParts...)
+}
+
+func (g *gateways) makeListeners(t *Translator) {
+	old := make(map[string]*plan.Part, len(g.listenerParts))
+	for _, p := range g.listenerParts {
+		if p.Listener != nil {
+			old[p.Key.Name] = p
+		}
+	}
+	g.listenerParts, g.certs = nil, nil
 	substitutes := map[string]bool{t.ingress.secure.listener: t.ingress.secure.own}
 	for _, p := range g.order {
 		if !p.serves() {
@@ -25,19 +40,15 @@ func (g *gateways) collectListeners(t *Translator, parts []*plan.Part) []*plan.P
 			if was := old[l.key]; was != nil && samePart(was, part) {
 				part = was
 			}
-			g.listenerPart[l.key] = part
-			parts = append(parts, part)
+			g.listenerParts = append(g.listenerParts, part)
 			if l.substitute != nil {
 				substitutes[l.key] = true
-				parts = append(parts, l.substitute)
+				g.listenerParts = append(g.listenerParts, l.substitute)
 			}
-			for _, c := range l.certs {
-				c.used = true
-			}
+			g.certs = append(g.certs, l.certs...)
 		}
 	}
 	g.prunePlaceholders(substitutes)
-	return parts
 }
 
 // part makes the part of a listener. The listener that Ingresses share has

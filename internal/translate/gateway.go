@@ -48,15 +48,16 @@ func (p *parent) serves() bool {
 
 // gateways are the classes, Gateways and ListenerSets as translated.
 type gateways struct {
-	parents      map[object.Key]*parent
-	order        []*parent // by precedence: each Gateway and after it its ListenerSets
-	classes      []*object.Status
-	settings     *plan.Part
-	sockets      []*plan.Part
-	claims       map[string]*claim     // by socket
-	listenerPart map[string]*plan.Part // by name; of the last run
-	placeholders map[string]*plan.Part // by listener
-	findings     []object.Finding
+	parents       map[object.Key]*parent
+	order         []*parent // by precedence: each Gateway and after it its ListenerSets
+	classes       []*object.Status
+	settings      *plan.Part
+	sockets       []*plan.Part
+	claims        map[string]*claim     // by socket
+	listenerParts []*plan.Part          // and their placeholders
+	certs         []*certificate        // of listeners that serve
+	placeholders  map[string]*plan.Part // by listener
+	findings      []object.Finding
 
 	// What the last update changed, for those who looked something up.
 	changed bool

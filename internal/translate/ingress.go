@@ -32,6 +32,7 @@ type ingresses struct {
 
 	plain, secure target
 	changed       bool // anything above; every Ingress is compiled again
+	renewed       bool // the certificates or parts may have changed
 	findings      []object.Finding
 
 	certs []*certificate // in use, each once
@@ -55,7 +56,7 @@ func (x *ingresses) update(t *Translator) {
 	}
 	was := x.list
 	x.list = refresh(t, x.list, t.set.Ingresses, compileIngress)
-	if !x.changed && slices.Equal(was, x.list) {
+	if x.renewed = x.changed || !slices.Equal(was, x.list); !x.renewed {
 		return
 	}
 	x.certs = x.certs[:0:0]

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -20,15 +21,20 @@ import (
 // balanceAnnotation of a Service says how an endpoint is picked.
 const balanceAnnotation = "windrose.dev/balance"
 
-// services are the ports of Services that compiled objects send requests to.
+// services are the Services that compiled objects send requests to.
 type services struct {
-	refs  map[servicePort]int // how many objects send there
-	memo  map[servicePort]*service
-	fresh bool // a port is used that was not before, or no longer
+	uses    map[object.Name]*uses
+	order   []*uses            // by name
+	touched map[*uses]struct{} // ports came or went
 
 	slices map[object.Name][]*discoveryv1.EndpointSlice // by Service
 	pods   map[label][]*v1alpha1.Workload
-	order  []*service
+}
+
+// uses are the ports of one Service that are in use, by number.
+type uses struct {
+	name  object.Name
+	ports []*service
 }
 
 // label is a label of workloads in a namespace.
@@ -37,33 +43,56 @@ type label struct{ namespace, key, value string }
 // service is one port with what it was made from.
 type service struct {
 	key       servicePort
+	count     int // of the objects that send requests there
 	object    *corev1.Service
 	slices    []*discoveryv1.EndpointSlice
 	workloads []*v1alpha1.Workload
 
-	part     *plan.Part
+	part     *plan.Part // nil before it is made
 	findings []object.Finding
 }
 
 func newServices() services {
-	return services{refs: map[servicePort]int{}, memo: map[servicePort]*service{}}
+	return services{uses: map[object.Name]*uses{}, touched: map[*uses]struct{}{}, slices: map[object.Name][]*discoveryv1.EndpointSlice{}}
+}
+
+func (u *uses) find(port int32) (int, bool) {
+	return slices.BinarySearchFunc(u.ports, port, func(s *service, port int32) int { return cmp.Compare(s.key.port, port) })
+}
+
+func (s *services) find(name object.Name) (int, bool) {
+	return slices.BinarySearchFunc(s.order, name, func(u *uses, name object.Name) int { return u.name.Compare(name) })
 }
 
 // use counts the ports that an object sends requests to.
 func (s *services) use(c *compiled) {
 	for _, p := range c.services {
-		if s.refs[p]++; s.refs[p] == 1 {
-			s.fresh = true
+		u := s.uses[p.name]
+		if u == nil {
+			u = &uses{name: p.name}
+			s.uses[p.name] = u
+			i, _ := s.find(p.name)
+			s.order = slices.Insert(s.order, i, u)
 		}
+		i, ok := u.find(p.port)
+		if !ok {
+			u.ports = slices.Insert(u.ports, i, &service{key: p})
+			s.touched[u] = struct{}{}
+		}
+		u.ports[i].count++
 	}
 }
 
 // drop takes back what use counted.
 func (s *services) drop(c *compiled) {
 	for _, p := range c.services {
-		if s.refs[p]--; s.refs[p] <= 0 {
-			delete(s.refs, p)
-			s.fresh = true
+		u := s.uses[p.name]
+		i, ok := u.find(p.port)
+		if !ok {
+			continue
+		}
+		if u.ports[i].count--; u.ports[i].count == 0 {
+			s.touched[u] = struct{}{}
 		}
 	}
 }
@@ -71,70 +100,91 @@ func (s *services) drop(c *compiled) {
 // update makes the parts of the ports in use.
 func (s *services) update(t *Translator) {
 	d := &t.delta
-	if d.slices.any() {
-		s.slices = indexSlices(t.set)
-	}
 	if d.workloads.any() {
 		s.pods = indexWorkloads(t.set)
 	}
-	if !s.fresh && !d.services.any() && !d.slices.any() && !d.workloads.any() {
-		return
-	}
-	for key := range s.memo {
-		if s.refs[key] == 0 {
-			delete(s.memo, key)
+	s.updateSlices(t)
+	if d.services.all || d.slices.all || d.workloads.any() {
+		for _, u := range s.order {
+			s.touched[u] = struct{}{}
 		}
 	}
-	for key := range s.refs {
-		s.refresh(t, key)
+	for name := range d.services.changed {
+		if u := s.uses[name]; u != nil {
+			s.touched[u] = struct{}{}
+		}
 	}
-	s.order = slices.SortedFunc(mapValues(s.memo), func(a, b *service) int {
-		return cmp.Or(a.key.name.Compare(b.key.name), cmp.Compare(a.key.port, b.key.port))
-	})
-	s.fresh = false
+	for u := range s.touched {
+		s.refresh(t, u)
+	}
+	clear(s.touched)
 }
 
-func mapValues[K comparable, V any](m map[K]V) func(yield func(V) bool) {
-	return func(yield func(V) bool) {
-		for _, v := range m {
-			if !yield(v) {
-				return
+// updateSlices keeps the index of slices by Service.
+func (s *services) updateSlices(t *Translator) {
+	if t.delta.slices.all {
+		s.slices = indexSlices(t.set)
+		return
+	}
+	for name := range t.delta.slices.changed {
+		for _, set := range []*object.Set{t.last, t.set} {
+			slice, ok := set.EndpointSlices.Get(name.Namespace, name.Name)
+			if !ok {
+				continue
+			}
+			owner := object.Name{Namespace: name.Namespace, Name: slice.Labels[discoveryv1.LabelServiceName]}
+			list := slices.DeleteFunc(slices.Clone(s.slices[owner]), func(o *discoveryv1.EndpointSlice) bool { return o.Name == name.Name })
+			if set == t.set {
+				i, _ := slices.BinarySearchFunc(list, name.Name, func(o *discoveryv1.EndpointSlice, name string) int { return strings.Compare(o.Name, name) })
+				list = slices.Insert(list, i, slice)
+			}
+			if s.slices[owner] = list; len(list) == 0 {
+				delete(s.slices, owner)
+			}
+			if u := s.uses[owner]; u != nil {
+				s.touched[u] = struct{}{}
 			}
 		}
 	}
 }
 
-// refresh makes a port again if what it is made from changed.
-func (s *services) refresh(t *Translator, key servicePort) {
-	svc, ok := t.set.Services.Get(key.name.Namespace, key.name.Name)
-	if !ok {
-		delete(s.memo, key) // who sent there is compiled again in the same run
+// refresh makes the ports of a Service again whose inputs changed.
+func (s *services) refresh(t *Translator, u *uses) {
+	u.ports = slices.DeleteFunc(u.ports, func(p *service) bool { return p.count == 0 })
+	svc, ok := t.set.Services.Get(u.name.Namespace, u.name.Name)
+	if len(u.ports) == 0 || !ok { // who sent there was compiled again in this run
+		delete(s.uses, u.name)
+		if i, there := s.find(u.name); there {
+			s.order = slices.Delete(s.order, i, i+1)
+		}
 		return
 	}
-	next := &service{key: key, object: svc, slices: s.slices[key.name], workloads: s.selected(svc)}
-	was := s.memo[key]
-	if was != nil && was.object == svc && slices.Equal(was.slices, next.slices) && slices.Equal(was.workloads, next.workloads) {
-		return
+	from, workloads := s.slices[u.name], s.selected(svc)
+	for i, was := range u.ports {
+		if was.part != nil && was.object == svc && slices.Equal(was.slices, from) && slices.Equal(was.workloads, workloads) {
+			continue
+		}
+		next := &service{key: was.key, count: was.count, object: svc, slices: from, workloads: workloads}
+		next.make()
+		if was.part != nil && reflect.DeepEqual(was.part.Service, next.part.Service) {
+			next.part = was.part
+		}
+		u.ports[i] = next
 	}
-	next.make()
-	if was != nil && reflect.DeepEqual(was.part.Service, next.part.Service) {
-		next.part = was.part
-	}
-	s.memo[key] = next
 }
 
 func (s *services) collect(r *Result) {
-	var last *service
-	for _, svc := range s.order {
-		r.Parts = append(r.Parts, svc.part)
-		for _, f := range svc.findings {
-			// What concerns the whole Service is said once.
-			if last != nil && last.object == svc.object && slices.ContainsFunc(last.findings, func(o object.Finding) bool { return reflect.DeepEqual(o, f) }) {
-				continue
+	for _, u := range s.order {
+		for i, p := range u.ports {
+			r.Parts = append(r.Parts, p.part)
+			for _, f := range p.findings {
+				// What concerns the whole Service is said once.
+				if i > 0 && slices.ContainsFunc(u.ports[i-1].findings, func(o object.Finding) bool { return o == f }) {
+					continue
+				}
+				r.Findings = append(r.Findings, f)
 			}
-			r.Findings = append(r.Findings, f)
 		}
-		last = svc
 	}
 }
 

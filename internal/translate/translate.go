@@ -13,6 +13,8 @@
 package translate
 
 import (
+	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -58,7 +60,8 @@ type Translator struct {
 	env Env
 
 	set   *object.Set // of the run under way, then the last one
-	delta deltas      // from the last Set to this
+	last  *object.Set // before that; nil between runs
+	delta deltas      // from last to set
 
 	grants   map[string][]*grant         // by namespace of the referent
 	policies map[object.Name]*backendTLS // by target Service
@@ -87,7 +90,8 @@ func New(env Env) *Translator {
 // Plan translates a Set.
 func (t *Translator) Plan(set *object.Set) *Result {
 	t.delta = compare(t.set, set)
-	t.set = set
+	t.last, t.set = t.set, set
+	defer func() { t.last = nil }()
 
 	if t.delta.grants.any() {
 		t.grants = indexGrants(set)
@@ -105,7 +109,7 @@ func (t *Translator) Plan(set *object.Set) *Result {
 
 func (t *Translator) assemble() *Result {
 	r := &Result{
-		Parts:    make([]*plan.Part, 0, len(t.routes.http)+len(t.services.memo)+len(t.secrets.bySecret)+64),
+		Parts:    make([]*plan.Part, 0, len(t.routes.http)+len(t.services.order)+len(t.secrets.bySecret)+64),
 		Statuses: make([]*object.Status, 0, len(t.routes.http)+64),
 	}
 	t.gateways.collect(t, r)
@@ -114,19 +118,50 @@ func (t *Translator) assemble() *Result {
 	t.services.collect(r)
 	r.Findings = append(r.Findings, t.expiry()...)
 	t.secrets.collect(r)
-	order(r.Parts, func(a, b *plan.Part) int {
-		if a.Key.Kind != b.Key.Kind {
-			return strings.Compare(string(a.Key.Kind), string(b.Key.Kind))
-		}
-		return strings.Compare(a.Key.Name, b.Key.Name)
-	})
-	order(r.Statuses, func(a, b *object.Status) int { return a.Object.Compare(b.Object) })
+	r.Parts = order(r.Parts, func(p *plan.Part) string { return string(p.Key.Kind) },
+		func(a, b *plan.Part) int { return strings.Compare(a.Key.Name, b.Key.Name) })
+	r.Statuses = order(r.Statuses, func(s *object.Status) string { return s.Object.Kind },
+		func(a, b *object.Status) int { return a.Object.Compare(b.Object) })
 	return r
 }
 
-// order sorts what is mostly sorted already.
-func order[T any](s []T, cmp func(a, b T) int) {
-	if !slices.IsSortedFunc(s, cmp) {
-		slices.SortFunc(s, cmp)
+// order sorts by kind and then by cmp. Within a kind nearly all is in order
+// already, which is found out faster than sorting.
+func order[T any](list []T, kind func(T) string, cmp func(a, b T) int) []T {
+	counts := map[string]int{}
+	for run := range runs(list, kind) {
+		counts[kind(run[0])] += len(run)
+	}
+	sorted, kinds, at := make([]T, len(list)), slices.Sorted(maps.Keys(counts)), 0
+	next := make(map[string]int, len(kinds))
+	for _, k := range kinds {
+		next[k] = at
+		at += counts[k]
+	}
+	for run := range runs(list, kind) {
+		k := kind(run[0])
+		next[k] += copy(sorted[next[k]:], run)
+	}
+	for _, k := range kinds {
+		if of := sorted[next[k]-counts[k] : next[k]]; !slices.IsSortedFunc(of, cmp) {
+			slices.SortFunc(of, cmp)
+		}
+	}
+	return sorted
+}
+
+// runs gives the stretches of a list that are of one kind.
+func runs[T any](list []T, kind func(T) string) iter.Seq[[]T] {
+	return func(yield func([]T) bool) {
+		for len(list) > 0 {
+			n := 1
+			for n < len(list) && kind(list[n]) == kind(list[0]) {
+				n++
+			}
+			if !yield(list[:n]) {
+				return
+			}
+			list = list[n:]
+		}
 	}
 }
