@@ -215,7 +215,7 @@ func (b *Builder) compileRules(route *BoundRoute, old *BoundRoute) {
 		}
 		var ok bool
 		if rule.Filters, ok = compileSteps(from.Filters); !ok && rule.Broken == nil {
-			rule.Broken = &Broken{Status: 500, Reason: fmt.Sprintf("%s rule %d has a filter that this windrose does not know", route.Name, i)}
+			rule.Broken = &Broken{Status: 500, Reason: fmt.Sprintf("%s rule %d has a filter that this windrose does not know or must not carry out", route.Name, i)}
 		}
 		if len(from.Backends) > 0 {
 			rule.Backends = make([]BoundBackend, len(from.Backends))
@@ -240,7 +240,7 @@ func (b *Builder) compileBackend(rule *BoundRule, from *Backend) BoundBackend {
 	}
 	var ok bool
 	if out.Steps, ok = compileSteps(from.Filters); !ok && out.Broken == nil {
-		out.Broken = &Broken{Status: 500, Reason: fmt.Sprintf("a backend of %s rule %d has a filter that this windrose does not know", rule.RouteName, rule.Index)}
+		out.Broken = &Broken{Status: 500, Reason: fmt.Sprintf("a backend of %s rule %d has a filter that this windrose does not know or must not carry out", rule.RouteName, rule.Index)}
 	}
 	return out
 }

@@ -40,14 +40,17 @@ type Step struct {
 	Rewrite  *Rewrite
 }
 
-// compileSteps is nil if a filter has no field set: the rule must not be served
-// without it.
+// compileSteps is nil if a filter has no field set, or one whose text would
+// change where a message ends: the rule must not be served without it.
 func compileSteps(filters []Filter) ([]Step, bool) {
 	if len(filters) == 0 {
 		return nil, true
 	}
 	steps := make([]Step, 0, len(filters))
 	for _, f := range filters {
+		if !f.clean() {
+			return nil, false
+		}
 		switch {
 		case f.RequestHeaders != nil:
 			steps = append(steps, Step{Kind: StepRequestHeaders, Headers: f.RequestHeaders})
@@ -62,6 +65,49 @@ func compileSteps(filters []Filter) ([]Step, bool) {
 		}
 	}
 	return steps, true
+}
+
+// clean says whether what a filter writes into a head stays where it is
+// written: no line break or other control character, no space in a path or host.
+// Schemas refuse most of it; a head must be safe even where one has a hole.
+func (f *Filter) clean() bool {
+	ok := f.RequestHeaders.clean() && f.ResponseHeaders.clean()
+	if r := f.Redirect; r != nil {
+		ok = ok && cleanWord(r.Scheme) && cleanWord(r.Host) && r.Path.clean()
+	}
+	if r := f.Rewrite; r != nil {
+		ok = ok && cleanWord(r.Host) && r.Path.clean()
+	}
+	return ok
+}
+
+func (e *HeaderEdit) clean() bool {
+	if e == nil {
+		return true
+	}
+	for _, list := range [2][]Header{e.Set, e.Add} {
+		for _, h := range list {
+			if h.Name == "" || !cleanWord(h.Name) || strings.ContainsRune(h.Name, ':') || !cleanText(h.Value) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func (e *PathEdit) clean() bool {
+	return e == nil || (e.Full == nil || cleanWord(*e.Full)) && (e.Prefix == nil || cleanWord(*e.Prefix))
+}
+
+func cleanWord(s string) bool { return cleanText(s) && !strings.ContainsAny(s, " \t") }
+
+func cleanText(s string) bool {
+	for _, c := range []byte(s) {
+		if c < ' ' && c != '\t' || c == 0x7f {
+			return false
+		}
+	}
+	return true
 }
 
 // Drops says whether a field that was there before the edit is gone after it:
