@@ -30,7 +30,8 @@ type Ready struct {
 	// unread bytes).
 	Hangup bool
 	// Err is set when the connection is lost, could not be made, or its TLS
-	// handshake failed. Nothing follows; Close it.
+	// handshake failed. What came before the loss can still be read. Nothing else
+	// follows; Close it.
 	Err error
 }
 
@@ -50,7 +51,10 @@ type Conn struct {
 	tls        *session
 	out        []byte // what the socket did not take
 	sent       int    // how much of out is gone
-	err        error
+	// broken is why the connection is lost. What had come before can still be
+	// read; then Read returns it too.
+	broken error
+	err    error // of Read: nothing can be read any more
 }
 
 // Adopt makes c the owner of a connected, non-blocking descriptor, which c
@@ -147,9 +151,15 @@ func (c *Conn) readRaw(p []byte) (int, error) {
 		c.canRead = false
 		return 0, ErrAgain
 	case e != 0:
-		return 0, c.lost("read", e)
+		c.err = c.lost("read", e)
+		return 0, c.err
 	case n == 0:
 		c.hangup = true
+		if c.broken != nil {
+			// The error was told already, and the kernel tells it once.
+			c.err = c.broken
+			return 0, c.err
+		}
 		return 0, io.EOF
 	}
 	// A short read has drained the socket; an end that follows makes a new
@@ -161,14 +171,30 @@ func (c *Conn) readRaw(p []byte) (int, error) {
 }
 
 // Ended looks whether the peer's end is next, without reading. Use it when
-// Hangup is set, and before an idle connection is used for what cannot be sent
-// twice.
+// Hangup is set. Under TLS the peer says goodbye first, so only Read can tell.
 func (c *Conn) Ended() bool {
-	if c.fd < 0 {
+	if c.fd < 0 || c.broken != nil {
 		return true
 	}
-	n, e := sysPeek(c.fd)
+	var b [1]byte
+	n, e := sysPeek(c.fd, b[:])
 	return (e == 0 && n == 0) || (e != 0 && e != unix.EAGAIN && e != unix.EINTR)
+}
+
+// Silent looks whether there is nothing to read, not even an end: use it before
+// an idle connection is used for what cannot be sent twice, and for what is
+// left behind a message that should be the last.
+func (c *Conn) Silent() bool {
+	if c.fd < 0 || c.broken != nil || (c.tls != nil && c.tls.pending) {
+		return false
+	}
+	var b [1]byte
+	_, e := sysPeek(c.fd, b[:])
+	if e == unix.EAGAIN {
+		c.canRead = false
+		return true
+	}
+	return false
 }
 
 // Write sends p, keeping what the socket does not take: look at Buffered to
@@ -177,8 +203,8 @@ func (c *Conn) Write(p []byte) error { return c.Write2(p, nil) }
 
 // Write2 sends a and then b as one.
 func (c *Conn) Write2(a, b []byte) error {
-	if c.err != nil {
-		return c.err
+	if c.broken != nil {
+		return c.broken
 	}
 	if c.fd < 0 {
 		return io.ErrClosedPipe
@@ -202,7 +228,7 @@ func (c *Conn) writeRaw(a, b []byte) error {
 			if e != unix.EAGAIN {
 				return c.lost("write", e)
 			}
-			n = 0
+			n = 0 // what the kernel gives with an error is -1
 		}
 		if n == len(a)+len(b) {
 			return nil
@@ -257,6 +283,9 @@ func (c *Conn) Close() {
 func (c *Conn) Reset() {
 	if c.fd >= 0 {
 		_ = unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+		if c.broken == nil {
+			c.broken = io.ErrClosedPipe // no goodbye of TLS either
+		}
 	}
 	c.Close()
 }
@@ -278,9 +307,16 @@ func (c *Conn) fail() {
 
 var errPanic = errors.New("the handler of the connection broke down")
 
+// lost notes that the connection is gone. Reads go on until the kernel has
+// nothing left of what came before.
 func (c *Conn) lost(what string, e syscall.Errno) error {
-	c.err = &LostError{Op: what, Errno: e}
-	return c.err
+	if c.broken == nil {
+		c.broken = &LostError{Op: what, Errno: e}
+	}
+	c.canRead, c.hangup = true, true
+	c.loop.Buffers.Give(c.out)
+	c.out, c.sent = nil, 0
+	return c.broken
 }
 
 // LostError says which call found that a connection is gone.
@@ -313,15 +349,16 @@ func (c *Conn) event(bits uint32) {
 		c.tls.poke()
 		return
 	}
-	r := Ready{Read: c.canRead, Hangup: c.hangup}
-	if c.canWrite && len(c.out) > 0 {
-		r.Drained, r.Err = c.flush()
-	}
-	if bits&unix.EPOLLERR != 0 && r.Err == nil {
+	var r Ready
+	if bits&unix.EPOLLERR != 0 {
 		if e := c.socketError(); e != 0 {
 			r.Err = c.lost("read", e)
 		}
 	}
+	if c.canWrite && len(c.out) > 0 {
+		r.Drained, r.Err = c.flush()
+	}
+	r.Read, r.Hangup = c.canRead, c.hangup
 	if r.Read || r.Drained || r.Hangup || r.Err != nil {
 		c.call(r)
 	}
@@ -350,8 +387,8 @@ func (c *Conn) connected(bits uint32) {
 		return
 	}
 	c.canWrite = true
-	c.canRead = bits&(unix.EPOLLIN|unix.EPOLLRDHUP) != 0
-	c.hangup = bits&unix.EPOLLRDHUP != 0
+	c.canRead = bits&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP) != 0
+	c.hangup = bits&(unix.EPOLLRDHUP|unix.EPOLLHUP) != 0
 	if len(c.out) > 0 {
 		if _, err := c.flush(); err != nil {
 			c.call(Ready{Err: err})

@@ -119,6 +119,11 @@ func (ln *Listener) Close() {
 			break
 		}
 	}
+	ln.drop()
+}
+
+// drop closes the socket with what waits in it.
+func (ln *Listener) drop() {
 	ln.loop.Stop(&ln.retry)
 	unix.Close(ln.fd)
 	ln.fd = -1

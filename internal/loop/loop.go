@@ -41,6 +41,9 @@ type Config struct {
 	// Turn, if set, is called at the end of each turn, on the loop, with how long
 	// the turn took: what a socket that became ready at its start had to wait.
 	Turn func(busy time.Duration)
+	// End, if set, is called on the loop when it ends, before what is still
+	// registered is closed.
+	End func()
 	// Panicked, if set, is told of a panic in a handler or posted function; the
 	// connection it happened on is closed. Without it the panic goes on.
 	Panicked func(v any)
@@ -76,6 +79,7 @@ type Loop struct {
 	slots    []slot
 	free     []uint32
 	again    []*Conn // connections that used up their share of a turn
+	spare    []*Conn // the memory of again, while that is worked off
 	timers   wheel
 	now      int64 // nanoseconds since base
 	base     time.Time
@@ -160,11 +164,14 @@ func (l *Loop) Post(f func()) error {
 	}
 	first := len(l.inbox) == 0
 	l.inbox = append(l.inbox, f)
-	l.mu.Unlock()
 	if first {
+		// Under the lock: a loop that ends meanwhile would close the descriptor,
+		// and somebody else may have its number. It never blocks: EAGAIN means
+		// that it is already signalled.
 		one := [8]byte{1}
-		_, _ = unix.Write(l.wake, one[:]) // EAGAIN means it is already signalled
+		_, _ = unix.Write(l.wake, one[:])
 	}
+	l.mu.Unlock()
 	return nil
 }
 
@@ -229,11 +236,23 @@ func (l *Loop) guard(f func()) {
 			c := l.running
 			l.cfg.Panicked(v)
 			if c != nil {
-				c.fail()
+				l.abandon(c)
 			}
 		}
 	}()
 	f()
+}
+
+// abandon tells the handler of a connection that it broke down, and does
+// without the handler where it breaks down again.
+func (l *Loop) abandon(c *Conn) {
+	defer func() {
+		if v := recover(); v != nil {
+			l.cfg.Panicked(v)
+			c.Close()
+		}
+	}()
+	c.fail()
 }
 
 func (l *Loop) runInbox() {
@@ -249,13 +268,15 @@ func (l *Loop) runInbox() {
 func (l *Loop) runAgain() {
 	// Handlers may ask for another share: those wait for the next turn.
 	todo := l.again
-	l.again = nil
+	l.again = l.spare[:0]
 	for _, c := range todo {
 		c.queued = false
-		if c.fd >= 0 {
-			l.guard(func() { c.call(Ready{Read: c.canRead}) })
+		if c.fd >= 0 && !c.connecting {
+			l.guard(func() { c.call(Ready{Read: c.Readable(), Hangup: c.hangup}) })
 		}
 	}
+	clear(todo)
+	l.spare = todo[:0]
 }
 
 // wait blocks until a socket, the inbox or a timer wants attention.
@@ -354,12 +375,15 @@ func (l *Loop) close() {
 	l.closed = true
 	l.mu.Unlock()
 	l.runInbox() // what was accepted by Post still runs
+	if l.cfg.End != nil {
+		l.guard(l.cfg.End)
+	}
 	for i := range l.slots {
 		switch o := l.slots[i].owner.(type) {
 		case *Conn:
 			o.Close()
 		case *Listener:
-			o.Close()
+			o.drop()
 		}
 	}
 	unix.Close(l.wake)

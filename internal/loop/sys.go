@@ -28,9 +28,8 @@ func sysRead(fd int, p []byte) (int, syscall.Errno) {
 	}
 }
 
-func sysPeek(fd int) (int, syscall.Errno) {
-	var b [1]byte
-	n, _, e := syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), 1, unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
+func sysPeek(fd int, p []byte) (int, syscall.Errno) {
+	n, _, e := syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
 	return int(n), e
 }
 

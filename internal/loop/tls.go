@@ -36,8 +36,15 @@ func NewHandshakes(running, open int) *Handshakes {
 // ErrBusy is the error of a handshake that was refused because too many are open.
 var ErrBusy = errors.New("too many TLS handshakes are open")
 
-// HandshakeTimeout is told to a handler when CancelHandshake ended a handshake.
-var errCancelled = errors.New("the TLS handshake took too long")
+// errCancelled is told to a handler when CancelHandshake ended a handshake.
+var errCancelled error = cancelledError{}
+
+// cancelledError is a net.Error, so that it is known for a timeout.
+type cancelledError struct{}
+
+func (cancelledError) Error() string   { return "the TLS handshake took too long" }
+func (cancelledError) Timeout() bool   { return true }
+func (cancelledError) Temporary() bool { return false }
 
 // session is the TLS side of a Conn.
 type session struct {
@@ -136,7 +143,6 @@ func (s *session) settle(err error) {
 	}
 	if err == nil {
 		state := s.conn.ConnectionState()
-		// The chain of a peer is not needed twice, and weighs more than the session.
 		s.state = &state
 	} else if s.cancelled.Load() {
 		err = errCancelled
@@ -151,7 +157,7 @@ func (s *session) settle(err error) {
 // because a handshake still uses it.
 func (s *session) leave() bool {
 	if s.phase != shaking {
-		if s.phase == standing && s.c.err == nil && len(s.c.out) == 0 {
+		if s.phase == standing && s.c.err == nil && s.c.broken == nil && len(s.c.out) == 0 {
 			s.closeNotify()
 		}
 		return false

@@ -62,6 +62,10 @@ const (
 	lingerBytes = 256 << 10
 )
 
+// maxAhead is how much of pipelined requests is read ahead to find the end of a
+// client that left.
+const maxAhead = 64 << 10
+
 // accept takes over a new connection.
 func (w *worker) accept(s *socket, counts *telemetry.Socket, fd int, peer netip.AddrPort) {
 	c := &client{w: w, sock: s, peer: peer, counts: counts, phase: idle}
@@ -102,7 +106,7 @@ func (c *client) Ready(r loop.Ready) {
 	if r.Drained && !c.drained() {
 		return
 	}
-	if c.phase == busy && c.x != nil && r.Hangup && c.body.Done() && c.conn.Ended() {
+	if c.phase == busy && r.Hangup && c.body.Done() && c.gone() {
 		// The whole request is here and nobody waits for the answer.
 		c.lost()
 		return
@@ -115,7 +119,7 @@ func (c *client) Ready(r loop.Ready) {
 // shaken is called when the TLS handshake has ended.
 func (c *client) shaken(r loop.Ready) {
 	w := c.w
-	w.tel.Handshake(telemetry.HandshakeResult(r.Err))
+	w.tel.Handshake(handshakeResult(r.Err))
 	if r.Err != nil {
 		c.close()
 		return
@@ -125,7 +129,30 @@ func (c *client) shaken(r loop.Ready) {
 		c.sni = s.ServerName
 		c.tlsName = tlsVersion(s.Version)
 	}
+	if c.last { // asked to leave meanwhile
+		c.arm(lameDuckTime)
+		return
+	}
 	c.arm(int64(w.view.settings.HeaderTimeout))
+}
+
+// gone says whether a client that will send no more has left for good. Its end
+// may be behind a pipelined request. Under TLS only reading can tell.
+func (c *client) gone() bool {
+	if !c.secure {
+		return c.conn.Ended()
+	}
+	for len(c.in) < maxAhead {
+		n, err := c.conn.Read(c.w.loop.In)
+		if err == loop.ErrAgain { //nolint:errorlint // see read
+			return false
+		}
+		if err != nil {
+			return true
+		}
+		c.in = c.w.loop.Buffers.Append(c.in, c.w.loop.In[:n])
+	}
+	return false
 }
 
 // drained is called when what was written is sent; it says whether the
@@ -235,7 +262,7 @@ func (c *client) wait(p []byte) {
 func (c *client) rest(p []byte) {
 	b := &c.w.loop.Buffers
 	switch {
-	case c.phase == closed || len(p) == 0:
+	case c.phase >= flushing || len(p) == 0: // nobody will look at it
 		b.Give(c.in)
 		c.in = nil
 	case c.in == nil:
@@ -328,6 +355,14 @@ func (c *client) leave(soon, deadline int64) {
 		c.last = true
 		c.x.hurry(deadline)
 	}
+}
+
+// cut ends the connection because its loop ends.
+func (c *client) cut() {
+	if c.x != nil {
+		c.x.cut()
+	}
+	c.close()
 }
 
 // expired is called when the connection's time is over. While it is busy, the

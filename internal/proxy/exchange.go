@@ -5,6 +5,8 @@ import (
 	"io"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"windrose.dev/windrose/internal/h1"
 	"windrose.dev/windrose/internal/loop"
 	"windrose.dev/windrose/internal/plan"
@@ -44,6 +46,7 @@ type exchange struct {
 	rechunk     bool // the answer's body, towards the client
 	untilClose  bool // the answer ends with its connection
 	reuse       bool // the endpoint keeps its connection open
+	deaf        bool // the endpoint takes no more of the request
 	upEnd       bool // tunnel: the client sends no more
 	downEnd     bool // tunnel: the endpoint sends no more
 	begun       int64
@@ -77,7 +80,10 @@ const (
 	turnReads = 16
 )
 
-var errConnectTimeout = errors.New("no connection within the connect timeout")
+var (
+	errConnectTimeout = errors.New("no connection within the connect timeout")
+	errStale          = errors.New("it was done with the connection before the request was sent")
+)
 
 // reset makes x ready for another request, keeping its memory unless it grew.
 func (x *exchange) reset() {
@@ -264,6 +270,13 @@ func (x *exchange) grow(dst []byte, n int) []byte {
 	return q
 }
 
+// forget gives up what was kept for another attempt.
+func (x *exchange) forget() {
+	x.whole = false
+	x.w.loop.Buffers.Give(x.sent)
+	x.sent = nil
+}
+
 // try sends the request to an endpoint. Everything it has so far is in sent.
 func (x *exchange) try() {
 	w := x.w
@@ -279,8 +292,13 @@ func (x *exchange) try() {
 		}
 		x.attempts++
 		x.attempt = w.loop.Clock()
+		x.rec.Endpoint = e.Addr
 		s, err := w.connect(x, e)
 		if err != nil {
+			if exhausted(err) {
+				x.fail(record.Overload, "windrose cannot open another connection ("+err.Error()+")")
+				return
+			}
 			e.Refused(w.loop.Now())
 			x.tried = append(x.tried, e)
 			if x.attempts >= maxAttempts {
@@ -291,7 +309,6 @@ func (x *exchange) try() {
 		}
 		e.Begin()
 		x.s = s
-		x.rec.Endpoint = e.Addr
 		x.backendLine = 0
 		if t := x.rule.Timeouts.Backend; t > 0 {
 			x.backendLine = w.loop.Now() + int64(t)
@@ -302,6 +319,17 @@ func (x *exchange) try() {
 		}
 		return
 	}
+}
+
+// exhausted says that windrose itself lacks what a connection needs: it is no
+// fault of the endpoint.
+func exhausted(err error) bool {
+	for _, e := range [...]error{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.EADDRNOTAVAIL} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 func (x *exchange) unreachable(why string) string {
@@ -323,8 +351,8 @@ func (x *exchange) pumpRequest() {
 		return
 	}
 	for range turnReads {
-		if x.s.conn.Connecting() || x.s.conn.Buffered() > 0 {
-			return // serverDrained goes on
+		if x.s.conn.Connecting() || x.s.conn.Buffered() > 0 || x.deaf {
+			return // serverDrained goes on; or nobody listens any more
 		}
 		n, err := c.conn.Read(x.w.loop.In)
 		if err == loop.ErrAgain { //nolint:errorlint // see client.read
@@ -346,7 +374,7 @@ func (x *exchange) pumpRequest() {
 func (x *exchange) upload(p []byte) bool {
 	c, w := x.c, x.w
 	x.activity = w.loop.Now()
-	x.whole = false // what is sent from here on is not kept
+	x.forget() // what is sent from here on is not kept
 	out := w.out[:0]
 	for len(p) > 0 && !c.body.Done() {
 		data, n, done, err := c.body.Next(p)
@@ -373,7 +401,7 @@ func (x *exchange) upload(p []byte) bool {
 		}
 		if len(tail) > 0 || len(out) > replayBytes {
 			if err := x.s.conn.Write2(out, tail); err != nil {
-				x.serverLost(err)
+				x.serverBroken()
 				return false
 			}
 			out = out[:0]
@@ -382,7 +410,7 @@ func (x *exchange) upload(p []byte) bool {
 	w.out = out[:0]
 	if len(out) > 0 {
 		if err := x.s.conn.Write(out); err != nil {
-			x.serverLost(err)
+			x.serverBroken()
 			return false
 		}
 	}
@@ -405,20 +433,19 @@ func (x *exchange) serverDrained() {
 // clientDrained is called when the client has taken what it was given.
 func (x *exchange) clientDrained() {
 	x.activity = x.w.loop.Now()
-	if x.s == nil {
-		return
+	if x.s != nil {
+		x.pumpResponse()
 	}
-	if x.c.phase == tunnel {
-		x.pumpDown()
-		return
-	}
-	x.pumpResponse()
 }
 
 // pumpResponse moves what the endpoint sends to the client, as long as that
 // takes it.
 func (x *exchange) pumpResponse() {
 	s, c := x.s, x.c
+	if c.phase == tunnel {
+		x.pumpDown()
+		return
+	}
 	for range turnReads {
 		if c.conn.Buffered() > 0 {
 			return // clientDrained goes on
@@ -504,6 +531,7 @@ func (x *exchange) interim() bool {
 		return true
 	}
 	w := x.w
+	x.whole = false // the client has seen a part of this attempt
 	w.out = x.appendInterim(w.out[:0])
 	if err := x.c.conn.Write(w.out); err != nil {
 		x.clientLost()
@@ -524,6 +552,7 @@ func (x *exchange) respond(p []byte) {
 	x.answer.Reset(resp.Body, resp.Length)
 	out := x.appendResponse(w.out[:0])
 	x.answered = true
+	x.forget()
 	held := x.s.in
 	x.s.in = nil
 	x.relay(out, p)
@@ -622,7 +651,7 @@ func (x *exchange) serverEnded(err error) {
 func (x *exchange) serverLost(err error) {
 	s := x.s
 	e := s.endpoint
-	untouched := s.timer.Armed() // it never stood
+	untouched := !s.stands
 	if untouched {
 		e.Refused(x.w.loop.Now())
 		x.w.tel.UpstreamFailed++
@@ -644,9 +673,31 @@ func (x *exchange) serverLost(err error) {
 	x.try()
 }
 
+// serverBroken is called when the connection to the endpoint has broken. The
+// endpoint may have answered before, as it does when it refuses a body: what
+// came is read up to the break.
+func (x *exchange) serverBroken() {
+	x.deaf = true
+	x.pumpResponse()
+}
+
+// cut ends the exchange because the event loop ends.
+func (x *exchange) cut() {
+	if x.c.phase == tunnel {
+		x.endTunnel()
+		return
+	}
+	x.fail(record.Draining, "windrose ended before the answer did")
+}
+
 // clientLost is called when the client has gone.
 func (x *exchange) clientLost() {
 	c := x.c
+	if c.phase == tunnel {
+		x.endTunnel()
+		return
+	}
+	partly := x.answered
 	x.rec.Fault = record.ClientGone
 	x.rec.Reason = "the client closed the connection before the answer ended"
 	if x.rec.Status == 0 {
@@ -655,6 +706,10 @@ func (x *exchange) clientLost() {
 	x.release(false)
 	x.emit()
 	c.x = nil
+	if partly {
+		c.reset() // if it is still there after all, it must not take this for the end
+		return
+	}
 	c.close()
 }
 

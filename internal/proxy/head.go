@@ -91,8 +91,13 @@ func (x *exchange) appendRequest(dst []byte) []byte {
 				continue
 			}
 		case h1.ForwardedFor:
-			if x.c.trusted {
-				forwardedFor = joinList(forwardedFor, f.Value)
+			switch {
+			case !x.c.trusted:
+			case forwardedFor == nil:
+				forwardedFor = f.Value
+			default:
+				w.text = joinList(append(w.text[:0], forwardedFor...), f.Value)
+				forwardedFor = w.text
 			}
 			continue
 		case h1.ForwardedProto, h1.ForwardedHost, h1.Forwarded:

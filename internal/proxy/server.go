@@ -14,7 +14,9 @@ type server struct {
 	x        *exchange // nil while idle
 	in       []byte    // the beginning of a head
 	seen     int
-	reused   bool
+	stands   bool       // the connection was made
+	reused   bool       // it has carried another exchange
+	taken    int64      // the turn in which the present exchange got it
 	timer    loop.Timer // connecting, or idle
 
 	next, prev *server // in the pool
@@ -27,13 +29,14 @@ type pool struct {
 	size int
 }
 
-// take gives an idle connection. With sure, one that the endpoint has not
-// closed as far as the kernel knows: for a request that cannot be sent twice.
+// take gives an idle connection. With sure, one that the endpoint has neither
+// closed nor said something on, as far as the kernel knows: for a request that
+// cannot be sent twice.
 func (p *pool) take(sure bool) *server {
 	for p != nil && p.idle != nil {
 		s := p.idle
 		p.unlink(s)
-		if sure && s.conn.Ended() {
+		if sure && !s.conn.Silent() {
 			s.close()
 			continue
 		}
@@ -69,10 +72,13 @@ func (p *pool) closeIdle() {
 // connect gives a connection to e for an exchange: a pooled one, or a new one
 // that may not stand yet.
 func (w *worker) connect(x *exchange, e *upstream.Endpoint) (*server, error) {
-	if s := w.pools[e].take(!x.idempotent); s != nil {
-		s.x = x
-		w.tel.UpstreamReused++
-		return s, nil
+	// Where one pooled connection turned out closed, the others may be too.
+	if !x.raced {
+		if s := w.pools[e].take(!x.idempotent); s != nil {
+			s.x, s.taken = x, w.loop.Now()
+			w.tel.UpstreamReused++
+			return s, nil
+		}
 	}
 	s := &server{w: w, endpoint: e, x: x}
 	s.timer.F = s.expired
@@ -90,7 +96,10 @@ func (s *server) release() {
 	w := s.w
 	s.x = nil
 	p := w.pools[s.endpoint]
-	if s.endpoint.Gone() || s.conn.Hangup() || (p != nil && p.size >= w.view.settings.MaxUpstreamIdle) {
+	full := p != nil && p.size >= w.view.settings.MaxUpstreamIdle
+	// What is left unread would be taken for the next answer.
+	unread := s.conn.Readable() && !s.conn.Silent()
+	if full || unread || s.endpoint.Gone() || s.conn.Hangup() || s.conn.Buffered() > 0 {
 		s.close()
 		return
 	}
@@ -119,14 +128,25 @@ func (s *server) Ready(r loop.Ready) {
 		}
 		return
 	}
-	if r.Err != nil {
-		x.serverLost(r.Err)
+	if s.reused && s.taken == s.w.loop.Now() && (r.Read || r.Err != nil) {
+		// It was said, or closed, before the request was sent: the event is one of
+		// the same turn.
+		x.serverLost(errStale)
 		return
 	}
-	if s.timer.Armed() { // the connection stands
+	if !s.stands {
+		if r.Err != nil {
+			x.serverLost(r.Err)
+			return
+		}
+		s.stands = true
 		s.w.loop.Stop(&s.timer)
 		s.w.tel.UpstreamOpened++
 		s.endpoint.Connected()
+	}
+	if r.Err != nil {
+		x.serverBroken()
+		return
 	}
 	if r.Drained {
 		x.serverDrained()

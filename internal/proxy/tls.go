@@ -8,7 +8,9 @@ import (
 	"slices"
 	"sync"
 
+	"windrose.dev/windrose/internal/loop"
 	"windrose.dev/windrose/internal/plan"
+	"windrose.dev/windrose/internal/telemetry"
 )
 
 // tlsSide is the TLS configuration of a socket. There is one for as long as the
@@ -109,6 +111,17 @@ func (s *certificates) find(part *plan.Certificate) *tls.Certificate {
 	}
 	s.recent.MoveToFront(e)
 	return e.Value.(parsedCertificate).cert //nolint:forcetypeassert // nothing else is in it
+}
+
+// handshakeResult says how a handshake ended.
+func handshakeResult(err error) telemetry.Handshake {
+	switch {
+	case errors.Is(err, loop.ErrBusy):
+		return telemetry.HandshakeOverload
+	case errors.Is(err, errNoCertificate):
+		return telemetry.HandshakeNoName
+	}
+	return telemetry.HandshakeResult(err)
 }
 
 // tlsVersion is a version for the record.

@@ -17,6 +17,7 @@ func (x *exchange) startTunnel(p []byte) {
 	w, c := x.w, x.c
 	x.rec.Status = 101
 	x.answered = true
+	x.forget()
 	c.last = true
 	c.phase = tunnel
 	w.tel.TunnelsActive++

@@ -50,7 +50,7 @@ func newWorker(p *Proxy, start time.Time) (*worker, error) {
 		pools: map[*upstream.Endpoint]*pool{},
 	}
 	l, err := loop.New(loop.Config{
-		Start: start, Blocking: p.cfg.Blocking, Turn: w.turn,
+		Start: start, Blocking: p.cfg.Blocking, Turn: w.turn, End: w.end,
 		Panicked: func(v any) { w.tel.Panics++; p.panicked(v) },
 	})
 	if err != nil {
@@ -70,6 +70,13 @@ func (w *worker) turn(busy time.Duration) {
 	if wait := w.tel.Tick(w.loop.Wall()); wait > 0 && !w.flush.Armed() {
 		w.loop.Arm(&w.flush, w.loop.Now()+int64(wait))
 	}
+}
+
+// end is called when the loop ends: what is still open is cut off, each request
+// with its record.
+func (w *worker) end() {
+	w.clients.each((*client).cut)
+	w.tel.Flush()
 }
 
 // use takes up a view, and lets go of what it does not name.
