@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -36,20 +37,17 @@ type certificates struct {
 	bySecret map[object.Name]*certificate
 }
 
-// update forgets the Secrets that changed.
-func (c *certificates) update(t *Translator) {
-	for name := range t.delta.secrets.changed {
-		delete(c.bySecret, name)
-	}
-}
-
 // read gives the certificate in a Secret, which exists.
 func (c *certificates) read(secret *corev1.Secret) *certificate {
 	name := object.NameOf(secret)
-	if known := c.bySecret[name]; known != nil && known.secret == secret {
+	known := c.bySecret[name]
+	if known != nil && known.secret == secret {
 		return known
 	}
 	made := readCertificate(secret)
+	if known != nil && known.part != nil && made.part != nil && reflect.DeepEqual(known.part, made.part) {
+		made.part = known.part
+	}
 	c.bySecret[name] = made
 	return made
 }

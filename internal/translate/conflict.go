@@ -165,26 +165,27 @@ func widerThan(host string) func(yield func(string) bool) {
 
 // makeSockets gives each socket with a listener its part.
 func (g *gateways) makeSockets() {
-	old := map[string]*plan.Part{}
-	for _, p := range g.sockets {
-		old[p.Key.Name] = p
-	}
-	g.sockets = g.sockets[:0:0]
+	maps.DeleteFunc(g.socketParts, func(name string, _ *plan.Part) bool {
+		return g.claims[name] == nil && name != ingressHTTP && name != ingressHTTPS
+	})
+	g.sockets = nil
 	for _, name := range slices.Sorted(maps.Keys(g.claims)) {
-		if part := old[name]; part != nil {
-			g.sockets = append(g.sockets, part)
-			continue
-		}
-		if part := socketPart(name); part != nil {
+		if part := g.socket(name); part != nil {
 			g.sockets = append(g.sockets, part)
 		}
 	}
 }
 
-func socketPart(name string) *plan.Part {
+// socket gives the part of a socket, which stays the same.
+func (g *gateways) socket(name string) *plan.Part {
+	if known := g.socketParts[name]; known != nil {
+		return known
+	}
 	addr, err := netip.ParseAddrPort(strings.TrimPrefix(name, "tcp/"))
 	if err != nil {
 		return nil // the name was made from an address
 	}
-	return &plan.Part{Key: plan.Key{Kind: plan.KindSocket, Name: name}, Socket: &plan.Socket{Addr: addr}}
+	made := &plan.Part{Key: plan.Key{Kind: plan.KindSocket, Name: name}, Socket: &plan.Socket{Addr: addr}}
+	g.socketParts[name] = made
+	return made
 }

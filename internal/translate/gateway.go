@@ -53,6 +53,7 @@ type gateways struct {
 	classes       []*object.Status
 	settings      *plan.Part
 	sockets       []*plan.Part
+	socketParts   map[string]*plan.Part // every socket in use, by name
 	claims        map[string]*claim     // by socket
 	listenerParts []*plan.Part          // and their placeholders
 	certs         []*certificate        // of listeners that serve
@@ -87,8 +88,8 @@ func (g *gateways) update(t *Translator) {
 		}
 		delete(sets, object.NameOf(gw))
 	}
-	for _, orphans := range sets {
-		for _, ls := range orphans {
+	for _, ls := range t.set.ListenerSets.All() {
+		if _, ok := sets[gatewayOf(ls)]; ok {
 			g.orphan(t, ls)
 		}
 	}

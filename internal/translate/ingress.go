@@ -105,7 +105,7 @@ func (x *ingresses) ownParts(t *Translator, plain, secure bool) {
 			return
 		}
 		if t.gateways.claims[at.socket] == nil {
-			add(socketPart(at.socket))
+			add(t.gateways.socket(at.socket))
 		}
 		add(&plan.Part{
 			Key:      plan.Key{Kind: plan.KindListener, Name: at.listener},

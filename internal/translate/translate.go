@@ -81,6 +81,7 @@ func New(env Env) *Translator {
 		gateways: gateways{
 			parents:      map[object.Key]*parent{},
 			placeholders: map[string]*plan.Part{},
+			socketParts:  map[string]*plan.Part{},
 		},
 		services: newServices(),
 		secrets:  certificates{bySecret: map[object.Name]*certificate{}},
@@ -99,7 +100,6 @@ func (t *Translator) Plan(set *object.Set) *Result {
 	if t.delta.policies.any() {
 		t.policies = indexPolicies(set)
 	}
-	t.secrets.update(t)
 	t.gateways.update(t)
 	t.routes.update(t)
 	t.ingress.update(t)
