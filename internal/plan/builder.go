@@ -434,7 +434,7 @@ func hostPattern(host string) (string, bool) {
 }
 
 func (e *tableEdit) drop(m *boundMatch, made entry) {
-	if m.kind == PathRegex {
+	if m.kind == regexPath {
 		e.regex.drop = append(e.regex.drop, made.route)
 		return
 	}
@@ -445,8 +445,8 @@ func (e *tableEdit) drop(m *boundMatch, made entry) {
 }
 
 func (e *tableEdit) add(m *boundMatch, made entry) {
-	if m.kind == PathRegex {
-		e.regex.add = append(e.regex.add, regexEntry{entry: made, re: m.re, literal: m.literal, length: len(m.path)})
+	if m.kind == regexPath {
+		e.regex.add = append(e.regex.add, regexEntry{made, m.regex})
 		return
 	}
 	p := e.at(m.kind, m.path)
@@ -486,7 +486,7 @@ func (b *Builder) listenerSlot(name string) int {
 // dropListener frees the index of a listener that neither exists nor has
 // routes.
 func (b *Builder) dropListener(name string, slot int) {
-	if b.listenerParts[name] == nil && b.plan.hosts[slot] == nil {
+	if b.listenerParts[name] == nil && b.plan.listeners[slot] == nil && b.plan.hosts[slot] == nil {
 		b.listeners.drop(name)
 	}
 }

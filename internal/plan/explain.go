@@ -34,7 +34,7 @@ func (l *BoundListener) Explain(p *Plan, r *Request) []Candidate {
 	var buf [maxHost + 1]byte
 	w := walkHost(Host(buf[:0], r.Host))
 	for i := tables.hosts.next(&w); i >= 0; i = tables.hosts.next(&w) {
-		x.host, x.single = tables.patterns[i], w.single
+		x.host, x.single = tables.hosts.pattern(i), w.single
 		for _, t := range tables.tables[i].tiers {
 			x.table(t.table)
 		}

@@ -1,6 +1,9 @@
 package plan
 
-import "bytes"
+import (
+	"bytes"
+	"strings"
+)
 
 // maxHost is the longest host that named hosts are looked up for. A name in
 // DNS has at most 253 characters; a longer one can only be meant for a listener
@@ -71,6 +74,14 @@ func newHostIndex(patterns []string) hostIndex {
 	}
 	x.index = newIndex(names, hashString)
 	return x
+}
+
+// pattern is the pattern at a position.
+func (x *hostIndex) pattern(i int) string {
+	if strings.HasPrefix(x.names[i], ".") {
+		return "*" + x.names[i]
+	}
+	return x.names[i]
 }
 
 // A hostWalk goes through the patterns that fit a host, most specific first.

@@ -71,8 +71,8 @@ func (p *Plan) Probes() []Probe {
 			if tables == nil {
 				continue
 			}
-			for i, pattern := range tables.patterns {
-				base := Probe{Socket: bound.Name, Host: sampleHost(pattern), Method: "GET"}
+			for i := range tables.tables {
+				base := Probe{Socket: bound.Name, Host: sampleHost(tables.hosts.pattern(i)), Method: "GET"}
 				for _, t := range tables.tables[i].tiers {
 					all = t.table.probes(all, base)
 				}

@@ -55,14 +55,28 @@ type shape struct {
 }
 
 type boundMatch struct {
-	kind    PathType
+	kind    pathKind
 	slashed bool // a prefix written with a slash at its end
 	rule    uint16
 	match   uint16
 	path    string // normalised; of a prefix without the slash at its end; or the pattern
 	cond    *condition
+	regex   *pathRegex
+}
+
+// pathKind is PathType in one byte.
+type pathKind uint8
+
+const (
+	exactPath pathKind = iota + 1
+	prefixPath
+	regexPath
+)
+
+type pathRegex struct {
 	re      *regexp.Regexp
-	literal string // what every match of re begins with
+	literal string // every match begins with it
+	length  int    // of the pattern as written
 }
 
 // maxRules bounds the rules of a route and the matches of a rule. Gateway API
@@ -110,14 +124,15 @@ func newShape(key Key, part *Route) *shape {
 }
 
 func compileMatch(m *Match) (boundMatch, error) {
-	out := boundMatch{kind: m.PathType}
+	out := boundMatch{}
 	switch m.PathType {
 	case PathRegex:
 		re, err := compileRegex(m.Path)
 		if err != nil {
 			return out, fmt.Errorf("path: %w", err)
 		}
-		out.re, out.path, out.literal = re, m.Path, literalOf(m.Path)
+		out.kind, out.path = regexPath, m.Path
+		out.regex = &pathRegex{re: re, literal: literalOf(m.Path), length: len(m.Path)}
 	case PathExact, PathPrefix:
 		path, err := Normalize(nil, []byte(m.Path))
 		if err != nil {
@@ -127,7 +142,9 @@ func compileMatch(m *Match) (boundMatch, error) {
 		if string(path) != m.Path {
 			out.path = string(path)
 		}
+		out.kind = exactPath
 		if m.PathType == PathPrefix {
+			out.kind = prefixPath
 			name := prefixName(out.path)
 			out.slashed = name != out.path
 			out.path = name

@@ -8,7 +8,7 @@ import "math/bits"
 // of the rest, which is divided in the same way. With weights 1, 1, 2:
 //
 //	position   0 1 2 3 4 5 6 7
-//	backend    2 1 2 0 2 1 2 0
+//	backend    2 2 1 0 2 2 1 0
 //
 // Each W positions in a row, wherever they begin, hold each backend exactly as
 // often as its weight says, as evenly as the line allows. So all that a split

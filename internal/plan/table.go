@@ -3,7 +3,6 @@ package plan
 import (
 	"bytes"
 	"cmp"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -52,9 +51,7 @@ const (
 
 type regexEntry struct {
 	entry
-	re      *regexp.Regexp
-	literal string // every match begins with it
-	length  int    // of the pattern as written
+	*pathRegex
 }
 
 // A pathIndex is an index whose names are paths.
@@ -136,7 +133,7 @@ type tableEdit struct {
 }
 
 type pathName struct {
-	kind PathType
+	kind pathKind
 	name string
 }
 
@@ -150,7 +147,7 @@ type regexEdit struct {
 	add  []regexEntry
 }
 
-func (e *tableEdit) at(kind PathType, name string) *pathEdit {
+func (e *tableEdit) at(kind pathKind, name string) *pathEdit {
 	key := pathName{kind, name}
 	p := e.paths[key]
 	if p == nil {
@@ -170,8 +167,8 @@ func (t *pathTable) edit(e *tableEdit, less order) *pathTable {
 		t = &pathTable{}
 	}
 	next := &pathTable{
-		exact:  t.exact.edit(e, PathExact, less),
-		prefix: t.prefix.edit(e, PathPrefix, less),
+		exact:  t.exact.edit(e, exactPath, less),
+		prefix: t.prefix.edit(e, prefixPath, less),
 		regex:  t.regex,
 	}
 	if len(e.regex.drop)+len(e.regex.add) > 0 {
@@ -201,7 +198,7 @@ func editRegex(old []regexEntry, e *regexEdit, less order) []regexEntry {
 }
 
 // edit applies the edits of one kind of path.
-func (x *pathIndex) edit(e *tableEdit, kind PathType, less order) *pathIndex {
+func (x *pathIndex) edit(e *tableEdit, kind pathKind, less order) *pathIndex {
 	var next *pathIndex
 	changed := false // the names are not the same
 	for _, key := range e.seen {
@@ -263,7 +260,7 @@ func editList(old []entry, e *pathEdit, less order) []entry {
 }
 
 // rebuild drops the names without entries and indexes the rest.
-func (x *pathIndex) rebuild(kind PathType) *pathIndex {
+func (x *pathIndex) rebuild(kind pathKind) *pathIndex {
 	kept := 0
 	for _, list := range x.lists {
 		if len(list) > 0 {
@@ -284,7 +281,7 @@ func (x *pathIndex) rebuild(kind PathType) *pathIndex {
 		next.longest = max(next.longest, len(x.names[i]))
 	}
 	next.index = newIndex(names, func(name string) uint64 { return hashPath(kind, name) })
-	if kind == PathPrefix {
+	if kind == prefixPath {
 		next.parents = make([]int32, kept)
 		for i, name := range names {
 			next.parents[i] = int32(next.parentOf(name))
@@ -293,8 +290,8 @@ func (x *pathIndex) rebuild(kind PathType) *pathIndex {
 	return next
 }
 
-func hashPath(kind PathType, name string) uint64 {
-	if kind == PathPrefix {
+func hashPath(kind pathKind, name string) uint64 {
+	if kind == prefixPath {
 		return hashPrefix(name)
 	}
 	return hashString(name)
@@ -364,50 +361,54 @@ func (h *hostTable) edit(edits map[string]*tableEdit, less order) *hostTable {
 type hostTables struct {
 	listener string // its name: a slot may pass to another between two plans
 	hosts    hostIndex
-	patterns []string
-	tables   []*hostTable
+	tables   []*hostTable // by position in hosts
 }
 
 // edit is the listener's tables after the edits of some hosts.
 func (t *hostTables) edit(edits map[string]map[string]*tableEdit, less order) *hostTables {
-	next := &hostTables{listener: t.listener, hosts: t.hosts, patterns: slices.Clip(t.patterns), tables: slices.Clone(t.tables)}
+	next := &hostTables{listener: t.listener, hosts: t.hosts, tables: slices.Clone(t.tables)}
+	var patterns []string // of new hosts, whose tables stand after the old ones
 	changed := false
 	for host, tiers := range edits {
-		at := t.position(host)
-		if at >= 0 {
+		if at := t.position(host); at >= 0 {
 			next.tables[at] = next.tables[at].edit(tiers, less)
 			changed = changed || next.tables[at] == nil
 			continue
 		}
 		if table := (*hostTable)(nil).edit(tiers, less); table != nil {
-			next.patterns = append(next.patterns, host)
+			patterns = append(patterns, host)
 			next.tables = append(next.tables, table)
-			changed = true
 		}
 	}
-	if changed {
-		next.compact()
+	if changed || len(patterns) > 0 {
+		next.compact(patterns)
 	}
 	return next
 }
 
 // compact drops the hosts without tables and indexes the rest.
-func (t *hostTables) compact() {
-	patterns := make([]string, 0, len(t.patterns))
+func (t *hostTables) compact(added []string) {
+	patterns := make([]string, 0, len(t.tables))
 	tables := make([]*hostTable, 0, len(t.tables))
+	known := len(t.tables) - len(added)
 	for i, table := range t.tables {
-		if table != nil {
-			patterns = append(patterns, t.patterns[i])
-			tables = append(tables, table)
+		switch {
+		case table == nil:
+			continue
+		case i < known:
+			patterns = append(patterns, t.hosts.pattern(i))
+		default:
+			patterns = append(patterns, added[i-known])
 		}
+		tables = append(tables, table)
 	}
-	t.patterns, t.tables = patterns, tables
+	t.tables = tables
 	t.hosts = newHostIndex(patterns)
 }
 
 // position finds a host pattern, or -1.
 func (t *hostTables) position(pattern string) int {
-	if len(t.patterns) == 0 {
+	if len(t.tables) == 0 {
 		return -1
 	}
 	name := pattern
