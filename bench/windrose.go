@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -17,7 +19,7 @@ import (
 func windrose(m *machine, binary, name string, routes, port int) contender {
 	c := contender{
 		name: name, plain: port, tls: port + 1,
-		version: func(ctx context.Context) string { return versionOf(ctx, []string{binary, "version"}) },
+		version: func(ctx context.Context) string { return ownVersion(ctx, binary) },
 	}
 	target := targetRoute(routes)
 	c.path = fmt.Sprintf("/s%d/items", target)
@@ -56,6 +58,22 @@ func windrose(m *machine, binary, name string, routes, port int) contender {
 		return r, nil
 	}
 	return c
+}
+
+// ownVersion is the commit that the binary was built from, if it knows.
+func ownVersion(ctx context.Context, binary string) string {
+	out, err := exec.CommandContext(ctx, binary, "version", "-o", "json").Output()
+	if err != nil {
+		return "unknown"
+	}
+	var v struct{ Client struct{ Version, Commit string } }
+	if err := json.Unmarshal(out, &v); err != nil {
+		return "unknown"
+	}
+	if len(v.Client.Commit) > 12 {
+		return v.Client.Commit[:12]
+	}
+	return v.Client.Version
 }
 
 // split tells the data plane from the control part by their command lines.
