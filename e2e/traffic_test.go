@@ -1,0 +1,298 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// backend answers with its name and the path.
+func backend(t *testing.T, name string) string {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.Header().Set("Backend", name)
+		fmt.Fprintf(w, "%s %s", name, r.URL.Path)
+	}))
+	t.Cleanup(s.Close)
+	return s.Listener.Addr().String()
+}
+
+// gateway is a class and a Gateway with one HTTP listener.
+func gateway(port int) string {
+	return fmt.Sprintf(`apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: windrose}
+spec: {controllerName: windrose.dev/gateway-controller}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: web}
+spec:
+  gatewayClassName: windrose
+  addresses: [{type: IPAddress, value: 127.0.0.1}]
+  listeners:
+  - {name: http, protocol: HTTP, port: %d}
+`, port)
+}
+
+// service is a Service with one address-only Workload for each address.
+func service(name string, addrs ...string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, `apiVersion: v1
+kind: Service
+metadata: {name: %[1]s}
+spec:
+  selector: {app: %[1]s}
+  ports: [{port: 80, targetPort: http}]
+`, name)
+	for i, a := range addrs {
+		host, port, _ := strings.Cut(a, ":")
+		fmt.Fprintf(&b, `---
+apiVersion: windrose.dev/v1alpha1
+kind: Workload
+metadata: {name: %[1]s-%[2]d, labels: {app: %[1]s}}
+spec:
+  address: %[3]s
+  ports: [{name: http, port: %[4]s}]
+`, name, i, host, port)
+	}
+	return b.String()
+}
+
+// route is an HTTPRoute from a path prefix to one service.
+func route(name, prefix, to string) string {
+	return fmt.Sprintf(`apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: %s}
+spec:
+  parentRefs: [{name: web}]
+  rules:
+  - matches: [{path: {type: PathPrefix, value: %s}}]
+    backendRefs: [{name: %s, port: 80}]
+`, name, prefix, to)
+}
+
+func fetch(url string) (int, string, http.Header) {
+	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Get(url)
+	if err != nil {
+		return 0, err.Error(), nil
+	}
+	defer resp.Body.Close()
+	b, _ := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(b), resp.Header
+}
+
+func TestRouteIsLiveWhileItIsEdited(t *testing.T) {
+	port := freePort(t)
+	w := up(t, map[string]string{
+		"gateway.yaml":  gateway(port),
+		"services.yaml": service("a", backend(t, "a")) + "---\n" + service("b", backend(t, "b")),
+		"route.yaml":    route("shop", "/", "a"),
+	})
+	url := fmt.Sprintf("http://127.0.0.1:%d/x", port)
+	if code, body, _ := fetch(url); code != 200 || body != "a /x" {
+		t.Fatalf("got %d %q", code, body)
+	}
+	w.write("route.yaml", route("shop", "/", "b"))
+	w.eventually("the changed route is live", func() error {
+		if code, body, _ := fetch(url); code != 200 || body != "b /x" {
+			return fmt.Errorf("%d %s", code, body)
+		}
+		return nil
+	})
+
+	// A backend that does not exist is 500 with its name; nothing falls through.
+	w.write("route.yaml", route("shop", "/", "c"))
+	w.eventually("a missing backend is told", func() error {
+		code, body, h := fetch(url)
+		if code != 500 || h.Get("x-windrose-fault") != "backend-missing" || !strings.Contains(body, "default/c") {
+			return fmt.Errorf("%d %s %v", code, body, h)
+		}
+		return nil
+	})
+	if r := w.cli("get", "routes", "-A"); r.code != 0 || !strings.Contains(r.out, "shop") {
+		t.Errorf("get routes: %+v", r)
+	}
+
+	// What cannot be read keeps its last good version, now and after a restart.
+	w.write("route.yaml", route("shop", "/", "a"))
+	w.eventually("back to a", func() error {
+		if code, body, _ := fetch(url); code != 200 || body != "a /x" {
+			return fmt.Errorf("%d %s", code, body)
+		}
+		return nil
+	})
+	w.write("route.yaml", strings.Replace(route("shop", "/", "b"), "PathPrefix", "PathPrefixx", 1))
+	w.eventually("the finding is shown", func() error {
+		if r := w.cli("describe", "httproute", "shop"); !strings.Contains(r.out, "PathPrefixx") {
+			return fmt.Errorf("%+v", r)
+		}
+		return nil
+	})
+	if code, body, _ := fetch(url); code != 200 || body != "a /x" {
+		t.Errorf("the last good version must serve: %d %q", code, body)
+	}
+	w.stop()
+	w.start()
+	w.ready()
+	if code, body, _ := fetch(url); code != 200 || body != "a /x" {
+		t.Errorf("the last good version must serve after a restart: %d %q", code, body)
+	}
+
+	w.remove("route.yaml")
+	w.eventually("a deleted route is gone", func() error {
+		if code, _, h := fetch(url); code != 404 || h.Get("x-windrose-fault") != "no-route" {
+			return fmt.Errorf("%d", code)
+		}
+		return nil
+	})
+}
+
+func TestAccessLogHasOneLineForEachRequest(t *testing.T) {
+	port := freePort(t)
+	w := up(t, map[string]string{
+		"gateway.yaml": gateway(port), "services.yaml": service("a", backend(t, "a")), "route.yaml": route("shop", "/a", "a"),
+	})
+	base := fmt.Sprintf("http://127.0.0.1:%d", port)
+	fetch(base + "/a/1?token=secret")
+	_, _, h := fetch(base + "/b")
+	w.stop()
+	var seen []map[string]any
+	for _, line := range w.accessLog() {
+		var m map[string]any
+		if err := json.Unmarshal([]byte(line), &m); err != nil {
+			t.Fatalf("line %q: %v", line, err)
+		}
+		seen = append(seen, m)
+	}
+	if len(seen) != 2 {
+		t.Fatalf("got %d lines, want 2: %v", len(seen), seen)
+	}
+	if seen[0]["path"] != "/a/1" || seen[0]["status"] != 200.0 || seen[0]["route"] != "HTTPRoute/default/shop" {
+		t.Errorf("first line: %v", seen[0])
+	}
+	if seen[1]["fault"] != "no-route" || seen[1]["id"] != h.Get("x-request-id") || seen[1]["mend"] == nil {
+		t.Errorf("second line: %v", seen[1])
+	}
+}
+
+// load asks again and again over keep-alive connections until stopped, and
+// counts.
+type load struct {
+	ok, bad atomic.Int64
+	first   atomic.Pointer[string] // of the failures
+	stop    chan struct{}
+	wg      sync.WaitGroup
+}
+
+func startLoad(n int, url string, client *http.Client) *load {
+	l := &load{stop: make(chan struct{})}
+	for range n {
+		l.wg.Go(func() {
+			for {
+				select {
+				case <-l.stop:
+					return
+				default:
+				}
+				l.one(url, client)
+			}
+		})
+	}
+	return l
+}
+
+func (l *load) one(url string, client *http.Client) {
+	resp, err := client.Get(url)
+	text := ""
+	if err == nil {
+		var b []byte
+		b, err = io.ReadAll(resp.Body)
+		resp.Body.Close()
+		text = fmt.Sprintf("%s %s", resp.Status, b)
+	}
+	if err == nil && resp.StatusCode == http.StatusOK {
+		l.ok.Add(1)
+		return
+	}
+	if err != nil {
+		text = err.Error()
+	}
+	l.bad.Add(1)
+	l.first.CompareAndSwap(nil, &text)
+}
+
+func (l *load) end(t *testing.T) {
+	t.Helper()
+	close(l.stop)
+	l.wg.Wait()
+	if n := l.bad.Load(); n > 0 {
+		t.Errorf("%d of %d requests failed, the first with: %s", n, n+l.ok.Load(), *l.first.Load())
+	}
+	if l.ok.Load() == 0 {
+		t.Error("no request was made")
+	}
+	t.Logf("%d requests", l.ok.Load())
+}
+
+func TestControlDiesAndTrafficFlows(t *testing.T) {
+	port := freePort(t)
+	w := up(t, map[string]string{
+		"gateway.yaml": gateway(port), "services.yaml": service("a", backend(t, "a")) + "---\n" + service("b", backend(t, "b")),
+		"route.yaml": route("shop", "/", "a"),
+	})
+	url := fmt.Sprintf("http://127.0.0.1:%d/", port)
+	l := startLoad(4, url, &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{}})
+	plane := w.dataplane()
+	if err := w.cmd.Process.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	<-w.done
+	if code, body, _ := fetch(url); code != 200 {
+		t.Errorf("with control dead: %d %s", code, body)
+	}
+	w.start()
+	w.ready()
+	w.write("route.yaml", route("shop", "/", "b"))
+	w.eventually("the new control part is in control", func() error {
+		if code, body, _ := fetch(url); code != 200 || body != "b /" {
+			return fmt.Errorf("%d %s", code, body)
+		}
+		return nil
+	})
+	if got := w.dataplane(); got != plane {
+		t.Errorf("the data plane was replaced: %d, was %d", got, plane)
+	}
+	l.end(t)
+}
+
+func TestDataPlaneDiesAndComesBack(t *testing.T) {
+	port := freePort(t)
+	w := up(t, map[string]string{
+		"gateway.yaml": gateway(port), "services.yaml": service("a", backend(t, "a")), "route.yaml": route("shop", "/", "a"),
+	})
+	url := fmt.Sprintf("http://127.0.0.1:%d/", port)
+	old := w.dataplane()
+	if err := syscall.Kill(old, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("a new data plane serves", func() error {
+		if code, body, _ := fetch(url); code != 200 {
+			return fmt.Errorf("%d %s", code, body)
+		}
+		return nil
+	})
+	if w.dataplane() == old {
+		t.Error("it is the same process")
+	}
+}
