@@ -66,7 +66,9 @@ func ownVersion(ctx context.Context, binary string) string {
 	if err != nil {
 		return "unknown"
 	}
-	var v struct{ Client struct{ Version, Commit string } }
+	var v struct {
+		Client struct{ Version, Commit string }
+	}
 	if err := json.Unmarshal(out, &v); err != nil {
 		return "unknown"
 	}
