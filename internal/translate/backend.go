@@ -46,7 +46,7 @@ func (c *compiler) resolve(ref *gatewayv1.BackendObjectReference, field func() s
 		c.in.grants = true
 		if !c.t.granted(c.key, "Service", name.Namespace, name.Name) {
 			return refuse(gatewayv1.RouteReasonRefNotPermitted, ".namespace",
-				fmt.Sprintf("no ReferenceGrant in namespace %s lets a %s of namespace %s refer to Service %s", name.Namespace, c.key.Kind, c.key.Namespace, name),
+				fmt.Sprintf("no ReferenceGrant in namespace %s lets %ss of namespace %s refer to Service %s", name.Namespace, c.key.Kind, c.key.Namespace, name),
 				"add a ReferenceGrant to namespace "+name.Namespace)
 		}
 	}
@@ -81,7 +81,7 @@ func (t *Translator) speaks(svc *corev1.Service, number int32, kind string) (ver
 		wants = corev1.ProtocolUDP
 	}
 	if protocol := port.Protocol; protocol != wants && !(protocol == "" && wants == corev1.ProtocolTCP) {
-		return verdict{unsupported, fmt.Sprintf("port %d of Service %s is for protocol %s, and a %s needs %s", number, name, protocol, kind, wants)}, ""
+		return verdict{unsupported, fmt.Sprintf("port %d of Service %s is for protocol %s, and %s needs %s", number, name, protocol, kind, wants)}, ""
 	}
 	if port.AppProtocol != nil && kind != "TCPRoute" && kind != "UDPRoute" && kind != "TLSRoute" {
 		if why := appProtocol(*port.AppProtocol); why != "" {

@@ -255,7 +255,7 @@ func (g *gateways) readBackendTLS(t *Translator, p *parent, gw *gatewayv1.Gatewa
 	if ref.Group != nil && *ref.Group != "" || ref.Kind != nil && *ref.Kind != "Secret" {
 		v = verdict{invalid, fmt.Sprintf("client certificate %s is of a kind that windrose cannot read; name a Secret", ref.Name)}
 	} else if !t.granted(p.key, "Secret", namespace, string(ref.Name)) {
-		v = verdict{string(gatewayv1.GatewayReasonRefNotPermitted), fmt.Sprintf("no ReferenceGrant in namespace %s lets a Gateway of namespace %s refer to Secret %s", namespace, gw.Namespace, ref.Name)}
+		v = verdict{string(gatewayv1.GatewayReasonRefNotPermitted), fmt.Sprintf("no ReferenceGrant in namespace %s lets Gateways of namespace %s refer to Secret %s", namespace, gw.Namespace, ref.Name)}
 	} else if secret, ok := t.set.Secrets.Get(namespace, string(ref.Name)); !ok {
 		v = verdict{invalid, fmt.Sprintf("Secret %s/%s does not exist", namespace, ref.Name)}
 	} else if c := t.secrets.read(secret); c.problem != "" {

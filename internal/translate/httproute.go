@@ -275,7 +275,9 @@ func checkRegex(expr string) verdict {
 	if len(expr) > maxRegex {
 		return unsupported(fmt.Sprintf("the regular expression is longer than %d bytes", maxRegex))
 	}
-	if _, err := regexp.Compile("^(?:" + expr + ")$"); err != nil {
+	// The expression is compiled as it is written, so that the error speaks of
+	// it, and so that it cannot break out of the anchors that it gets.
+	if _, err := regexp.Compile(expr); err != nil {
 		return unsupported(fmt.Sprintf("%q is not a regular expression that windrose can use (RE2): %s", expr, strings.TrimPrefix(err.Error(), "error parsing regexp: ")))
 	}
 	return verdict{}

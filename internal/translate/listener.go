@@ -189,7 +189,7 @@ func (m *listenerMaker) allowed(l *listener) {
 		}
 		message := fmt.Sprintf("a listener of protocol %s takes no %s", l.spec.Protocol, k.Kind)
 		if inGroup && slices.Contains(natural, k.Kind) {
-			message = fmt.Sprintf("windrose does not carry a %s yet", k.Kind)
+			message = fmt.Sprintf("windrose does not carry %ss yet", k.Kind)
 		}
 		l.refuse(string(gatewayv1.ListenerReasonInvalidRouteKinds), message)
 		m.find(object.Error, m.field(l.index, fmt.Sprintf(".allowedRoutes.kinds[%d]", j)), l.resolved.reason, message, "")
@@ -280,7 +280,7 @@ func (m *listenerMaker) certificate(l *listener, j int, ref *gatewayv1.SecretObj
 	}
 	name := namespace + "/" + string(ref.Name)
 	if !m.t.granted(m.owner, "Secret", namespace, string(ref.Name)) {
-		refuse(gatewayv1.ListenerReasonRefNotPermitted, fmt.Sprintf("no ReferenceGrant in namespace %s lets a %s of namespace %s refer to Secret %s", namespace, m.owner.Kind, m.owner.Namespace, name),
+		refuse(gatewayv1.ListenerReasonRefNotPermitted, fmt.Sprintf("no ReferenceGrant in namespace %s lets %ss of namespace %s refer to Secret %s", namespace, m.owner.Kind, m.owner.Namespace, name),
 			".namespace", "add a ReferenceGrant to namespace "+namespace)
 		return
 	}
@@ -353,7 +353,7 @@ func (m *listenerMaker) authority(ref *gatewayv1.ObjectReference) verdict {
 		namespace = string(*ref.Namespace)
 	}
 	if !m.t.granted(m.owner, "ConfigMap", namespace, string(ref.Name)) {
-		return verdict{string(gatewayv1.ListenerReasonRefNotPermitted), fmt.Sprintf("no ReferenceGrant in namespace %s lets a %s of namespace %s refer to ConfigMap %s", namespace, m.owner.Kind, m.owner.Namespace, ref.Name)}
+		return verdict{string(gatewayv1.ListenerReasonRefNotPermitted), fmt.Sprintf("no ReferenceGrant in namespace %s lets %ss of namespace %s refer to ConfigMap %s", namespace, m.owner.Kind, m.owner.Namespace, ref.Name)}
 	}
 	if why := m.t.badAuthority(namespace, string(ref.Name)); why != "" {
 		return verdict{string(gatewayv1.ListenerReasonInvalidCACertificateRef), why}

@@ -133,7 +133,7 @@ func (c *compiler) finish(o metav1.Object, list []attached, part *plan.Part) *co
 // notCarried turns a route of a kind that the data plane does not carry yet
 // away, where it would be attached otherwise.
 func (c *compiler) notCarried(list []attached) {
-	message := "windrose does not carry a " + c.key.Kind + " yet: it is checked, but takes no traffic"
+	message := "windrose does not carry " + c.key.Kind + "s yet: they are checked, but take no traffic"
 	c.find(object.Error, "", reasonNotCarried, message, "")
 	for i := range list {
 		if list[i].parent != nil && list[i].accepted.ok() {

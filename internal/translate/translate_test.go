@@ -41,29 +41,42 @@ var now = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 // want: where the requests land, what authors are told, and the conditions.
 //
 // A request is "PORT METHOD HOST/PATH [name:value...]", or "PORT TLS HOST" for
-// the certificate that a client gets. A port stands for [::]:PORT.
+// the certificate that a client gets. A port stands for [::]:PORT. "SERVICE
+// NAMESPACE/NAME:PORT" asks what stands behind a Service.
+//
+// Every case has the objects of testdata/base.yaml besides its own: the class
+// windrose and the Services v1, v2 and v3 on port 8080. Their statuses are left
+// out of want.
 func TestCases(t *testing.T) {
+	base, err := os.ReadFile("testdata/base.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
 	files, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no cases: %v", err)
 	}
 	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) { runCase(t, file) })
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) { runCase(t, base, file) })
 	}
 }
 
-func runCase(t *testing.T, file string) {
+func runCase(t *testing.T, base []byte, file string) {
 	archive, err := txtar.ParseFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var objects []metav1.Object
+	objects := decode(t, base)
+	own := map[object.Key]bool{}
 	var requests, want string
 	wantAt := -1
 	for i, f := range archive.Files {
 		switch {
 		case strings.HasSuffix(f.Name, ".yaml"):
-			objects = append(objects, decode(t, f.Data)...)
+			for _, o := range decode(t, f.Data) {
+				objects = append(objects, o)
+				own[object.KeyOf(o)] = true
+			}
 		case f.Name == "requests":
 			requests = string(f.Data)
 		case f.Name == "want":
@@ -73,7 +86,7 @@ func runCase(t *testing.T, file string) {
 		}
 	}
 	result := translate.New(testEnv()).Plan((&object.Set{}).With(objects, nil))
-	got := land(t, result, requests) + tell(result) + conditions(result)
+	got := land(t, result, requests) + tell(result) + conditions(result, own)
 	if got == want {
 		return
 	}
@@ -198,6 +211,10 @@ func land(t *testing.T, r *translate.Result, requests string) string {
 		if len(words) == 0 {
 			continue
 		}
+		if words[0] == "SERVICE" {
+			fmt.Fprintf(&b, "%s -> %s\n", strings.Join(words, " "), behind(r, words[1]))
+			continue
+		}
 		socket := "tcp/" + words[0]
 		if !strings.Contains(words[0], ":") {
 			socket = "tcp/[::]:" + words[0]
@@ -216,6 +233,27 @@ func land(t *testing.T, r *translate.Result, requests string) string {
 		fmt.Fprintf(&b, "%s -> %s\n", strings.Join(words, " "), p.Land(probe))
 	}
 	return b.String()
+}
+
+// behind gives what stands behind a port of a Service.
+func behind(r *translate.Result, name string) string {
+	for _, p := range r.Parts {
+		if p.Service == nil || p.Key.Name != name {
+			continue
+		}
+		words := []string{}
+		if p.Service.Hostname != "" {
+			words = append(words, fmt.Sprintf("%s:%d", p.Service.Hostname, p.Service.Port))
+		}
+		for _, e := range p.Service.Endpoints {
+			words = append(words, strings.TrimSuffix(fmt.Sprintf("%s=%s", e.Addr, e.Name), "="))
+		}
+		if p.Service.Balance != "" {
+			words = append(words, string(p.Service.Balance))
+		}
+		return strings.Join(words, " ")
+	}
+	return "no part"
 }
 
 func parts(r *translate.Result) []plan.Part {
@@ -256,10 +294,13 @@ func tell(r *translate.Result) string {
 	return b.String()
 }
 
-// conditions gives the statuses of a case, and checks what holds for each.
-func conditions(r *translate.Result) string {
+// conditions gives the statuses of a case's own objects.
+func conditions(r *translate.Result, own map[object.Key]bool) string {
 	var b strings.Builder
 	for _, s := range r.Statuses {
+		if !own[s.Object] {
+			continue
+		}
 		switch {
 		case s.GatewayClass != nil:
 			fmt.Fprintf(&b, "%s:%s\n", s.Object, short(s.GatewayClass.Conditions))
