@@ -27,6 +27,7 @@ var imports = map[string][]string{
 	"api/v1alpha1":    {},
 	"internal/h1":     {},
 	"internal/loop":   {},
+	"internal/memory": {},
 	"internal/record": {},
 
 	// The middle.
@@ -36,7 +37,7 @@ var imports = map[string][]string{
 
 	// Configuration.
 	"internal/schema":    {"api/v1alpha1", "internal/object"},
-	"internal/source":    {"api/v1alpha1", "internal/object", "internal/schema"},
+	"internal/source":    {"api/v1alpha1", "internal/memory", "internal/object", "internal/schema"},
 	"internal/translate": {"api/v1alpha1", "internal/object", "internal/plan"},
 	"internal/status":    {"api/v1alpha1", "internal/object", "internal/translate"},
 	"internal/workload":  {"api/v1alpha1", "internal/object"},
@@ -45,7 +46,7 @@ var imports = map[string][]string{
 	"internal/upstream":  {"internal/h1", "internal/loop", "internal/plan", "internal/record"},
 	"internal/telemetry": {"internal/plan", "internal/record"},
 	"internal/proxy":     {"internal/h1", "internal/loop", "internal/plan", "internal/record", "internal/telemetry", "internal/upstream"},
-	"internal/dataplane": {"internal/feed", "internal/h1", "internal/loop", "internal/plan", "internal/proxy", "internal/record", "internal/telemetry", "internal/upstream"},
+	"internal/dataplane": {"internal/feed", "internal/h1", "internal/loop", "internal/memory", "internal/plan", "internal/proxy", "internal/record", "internal/telemetry", "internal/upstream"},
 
 	// Wiring and surface.
 	"internal/admin": {"api/v1alpha1", "internal/object", "internal/plan", "internal/record", "internal/status", "internal/telemetry"},
@@ -72,7 +73,7 @@ var pure = []string{"internal/plan", "internal/translate", "internal/h1"}
 
 // dataPlane packages make up the data-plane process.
 var dataPlane = []string{
-	"internal/dataplane", "internal/feed", "internal/h1", "internal/loop", "internal/plan",
+	"internal/dataplane", "internal/feed", "internal/h1", "internal/loop", "internal/memory", "internal/plan",
 	"internal/proxy", "internal/record", "internal/telemetry", "internal/upstream",
 }
 

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"windrose.dev/windrose/internal/feed"
+	"windrose.dev/windrose/internal/memory"
 	"windrose.dev/windrose/internal/plan"
 	"windrose.dev/windrose/internal/proxy"
 	"windrose.dev/windrose/internal/telemetry"
@@ -58,7 +59,7 @@ const (
 // Run carries traffic until ctx ends; then it drains and returns.
 func Run(ctx context.Context, cfg Config) error {
 	debug.SetGCPercent(gcPercent)
-	trimFilePages()
+	memory.Trim()
 	d, err := newDataPlane(ctx, cfg)
 	if err != nil {
 		return err
@@ -297,7 +298,7 @@ func (d *dataPlane) keep(ctx context.Context) {
 		if !sleep(ctx, trimAfter) {
 			return
 		}
-		debug.FreeOSMemory()
+		memory.Trim()
 	}
 }
 

@@ -6,12 +6,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"windrose.dev/windrose/internal/memory"
 	"windrose.dev/windrose/internal/object"
 )
 
@@ -285,7 +285,7 @@ func (l *loop) step(now time.Time) {
 	l.commit(time.Now(), settleTime)
 	if !l.reader.checker.Idle() && !now.Before(l.used.Add(releaseIdle)) {
 		l.reader.checker.Release()
-		l.wg.Go(debug.FreeOSMemory)
+		l.wg.Go(memory.Trim)
 	}
 	if l.ledger.dirty && !l.ledger.busy && !now.Before(l.ledger.due) {
 		l.write()

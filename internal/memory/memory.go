@@ -1,20 +1,34 @@
-package dataplane
+// Package memory gives back to the system what a process that has settled does
+// not need.
+//
+// One binary holds both parts of windrose, and each runs code at its start that
+// it does not run again: the initialisation of packages that only the other
+// part needs, reading the first configuration, compiling validators. The heap
+// of that is garbage, and the pages of the binary that it touched count as
+// resident although nobody looks at them again.
+package memory
 
 import (
 	"bufio"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// One binary holds both parts of windrose, and the packages that only the
-// control part needs initialise themselves before main runs. What they touched
-// of the binary's code and constants counts as resident although it is not
-// needed again. trimFilePages tells the kernel to let go of it: these pages
-// come from the file and are read again when they are used.
-func trimFilePages() {
+// Trim collects garbage, and tells the kernel to let go of the heap's free pages
+// and of the pages of code and constants: those come from the binary's file and
+// are mapped again when they are used, mostly without reading the disk, since
+// the file stays cached. It costs some milliseconds and, afterwards, a page
+// fault for each page that is used; call it when a burst of work has ended.
+func Trim() {
+	debug.FreeOSMemory()
+	dropFilePages()
+}
+
+func dropFilePages() {
 	f, err := os.Open("/proc/self/smaps")
 	if err != nil {
 		return
