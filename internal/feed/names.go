@@ -2,9 +2,19 @@ package feed
 
 import "windrose.dev/windrose/internal/plan"
 
-// names makes equal strings of a delta one: each of 5,000 routes names the same
-// listener, and decoding gives each its own copy.
+// names makes what was decoded small, since a data plane keeps it for long.
+// Equal strings of a delta become one: each of 5,000 routes names the same
+// listener, and decoding gives each its own copy. And lists lose the room to
+// grow that decoding leaves behind them.
 type names map[string]string
+
+func tight[E any](list *[]E) {
+	if cap(*list) > len(*list) {
+		exact := make([]E, len(*list))
+		copy(exact, *list)
+		*list = exact
+	}
+}
 
 func (n names) of(s *string) {
 	if *s == "" {
@@ -34,10 +44,13 @@ func (n names) share(p *plan.Part) {
 	case p.Service != nil:
 		shareTyped(n, &p.Service.Protocol)
 		shareTyped(n, &p.Service.Balance)
+		tight(&p.Service.Endpoints)
 	}
 }
 
 func (n names) route(r *plan.Route) {
+	tight(&r.Attach)
+	tight(&r.Rules)
 	for i := range r.Attach {
 		n.of(&r.Attach[i].Listener)
 		n.of(&r.Attach[i].Host)
@@ -45,6 +58,8 @@ func (n names) route(r *plan.Route) {
 	}
 	for i := range r.Rules {
 		rule := &r.Rules[i]
+		tight(&rule.Matches)
+		tight(&rule.Backends)
 		for j := range rule.Matches {
 			shareTyped(n, &rule.Matches[j].PathType)
 			n.of(&rule.Matches[j].Path)

@@ -49,7 +49,7 @@ type Builder struct {
 }
 
 // owned says which slices of the plan in the making are its own copies.
-type owned struct{ services, routes, hosts, listeners bool }
+type owned struct{ services, names, routes, hosts, listeners bool }
 
 // NewBuilder is a builder whose plan is empty.
 func NewBuilder() *Builder {
@@ -215,14 +215,26 @@ func (b *Builder) changeService(c *change, name string, part *Service) {
 // serviceSlot is the slot of a service, given now if it has none.
 func (b *Builder) serviceSlot(name string) int {
 	slot := b.services.of(name)
-	b.ownServices()
 	if slot == len(b.plan.services) {
+		b.ownServices()
 		b.plan.services = append(b.plan.services, nil)
 		b.plan.serviceNames = append(b.plan.serviceNames, "")
 		b.users = append(b.users, nil)
 	}
-	b.plan.serviceNames[slot] = name
+	b.nameService(slot, name)
 	return slot
+}
+
+// nameService sets the name of a slot. Names change seldom, endpoints often.
+func (b *Builder) nameService(slot int, name string) {
+	if b.plan.serviceNames[slot] == name {
+		return
+	}
+	if !b.owned.names {
+		b.owned.names = true
+		b.plan.serviceNames = slices.Clone(b.plan.serviceNames)
+	}
+	b.plan.serviceNames[slot] = name
 }
 
 // dropService frees the slot of a service that neither exists nor is named.
@@ -230,8 +242,7 @@ func (b *Builder) dropService(name string, slot int) {
 	if b.plan.services[slot] != nil || len(b.users[slot]) > 0 {
 		return
 	}
-	b.ownServices()
-	b.plan.serviceNames[slot] = ""
+	b.nameService(slot, "")
 	b.users[slot] = nil
 	b.services.drop(name)
 }
@@ -240,7 +251,6 @@ func (b *Builder) ownServices() {
 	if !b.owned.services {
 		b.owned.services = true
 		b.plan.services = slices.Clone(b.plan.services)
-		b.plan.serviceNames = slices.Clone(b.plan.serviceNames)
 	}
 }
 
@@ -407,7 +417,7 @@ func (b *Builder) gather(c *change, route *BoundRoute, note func(*tableEdit, *bo
 		for i := range route.shape.matches {
 			m := &route.shape.matches[i]
 			made := entry{cond: m.cond, route: uint32(route.Index), rule: m.rule, match: m.match}
-			if at.OneLabel {
+			if at.OneLabel && strings.HasPrefix(host, "*") {
 				made.flags |= oneLabel
 			}
 			if m.slashed {

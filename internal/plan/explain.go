@@ -73,7 +73,7 @@ func (x *explainer) table(t *pathTable) {
 			x.try(&e.entry)
 			continue
 		}
-		x.miss(&e.entry, e.literal, fmt.Sprintf("the path does not match %s", e.re))
+		x.miss(&e.entry, e.literal, fmt.Sprintf("the path does not match %s", e.pattern))
 	}
 	fits := map[int]bool{}
 	for i := t.prefix.findPrefix(path); i >= 0; i = int(t.prefix.parents[i]) {
@@ -134,7 +134,7 @@ func (x *explainer) reason(e *entry) string {
 
 func (m *valueMatch) unmet() string {
 	if m.re != nil {
-		return fmt.Sprintf("%s does not match %s", m.name, m.re)
+		return fmt.Sprintf("%s does not match %s", m.name, m.value)
 	}
 	return fmt.Sprintf("%s is not %q", m.name, m.value)
 }

@@ -110,7 +110,7 @@ func (t *pathTable) probes(all []Probe, base Probe) []Probe {
 		}
 	}
 	for i := range t.regex {
-		all = appendProbes(all, base, []entry{t.regex[i].entry}, sampleRegex(t.regex[i].re.String()))
+		all = appendProbes(all, base, []entry{t.regex[i].entry}, sampleRegex(t.regex[i].pattern))
 	}
 	if t.prefix != nil {
 		for i, path := range t.prefix.names {
@@ -150,7 +150,7 @@ func (c *condition) probe(q Probe) Probe {
 
 func (m *valueMatch) sample() string {
 	if m.re != nil {
-		return sampleRegex(m.re.String())
+		return sampleRegex(m.value)
 	}
 	return m.value
 }

@@ -76,7 +76,7 @@ const (
 type pathRegex struct {
 	re      *regexp.Regexp
 	literal string // every match begins with it
-	length  int    // of the pattern as written
+	pattern string // as written
 }
 
 // maxRules bounds the rules of a route and the matches of a rule. Gateway API
@@ -132,7 +132,7 @@ func compileMatch(m *Match) (boundMatch, error) {
 			return out, fmt.Errorf("path: %w", err)
 		}
 		out.kind, out.path = regexPath, m.Path
-		out.regex = &pathRegex{re: re, literal: literalOf(m.Path), length: len(m.Path)}
+		out.regex = &pathRegex{re: re, literal: literalOf(m.Path), pattern: m.Path}
 	case PathExact, PathPrefix:
 		path, err := Normalize(nil, []byte(m.Path))
 		if err != nil {

@@ -189,7 +189,7 @@ func editRegex(old []regexEntry, e *regexEdit, less order) []regexEntry {
 	}
 	list = append(list, e.add...)
 	slices.SortStableFunc(list, func(a, b regexEntry) int {
-		if c := cmp.Compare(b.length, a.length); c != 0 {
+		if c := cmp.Compare(len(b.pattern), len(a.pattern)); c != 0 {
 			return c
 		}
 		return less(a.entry, b.entry)
