@@ -40,7 +40,8 @@ const Protocol = 1
 
 // Limits and deadlines of the stream.
 const (
-	maxFrame    = 16 << 20  // bytes of JSON
+	maxFrame    = 16 << 20 // bytes of JSON
+	maxPart     = maxFrame - 1<<10
 	chunkBytes  = 256 << 10 // aimed at for one frame of a large delta
 	maxSnapshot = 1 << 30   // bytes of one delta in all its frames
 	maxProblems = 1000      // of one ack

@@ -582,10 +582,13 @@ func TestServerRefuses(t *testing.T) {
 	})
 }
 
-func TestUseTwiceTheSameKey(t *testing.T) {
+func TestUseRefuses(t *testing.T) {
 	s := &Server{}
 	if err := s.Use(1, []*plan.Part{route("a", "/"), route("a", "/b")}); err == nil {
 		t.Error("two parts of one key were taken")
+	}
+	if err := s.Use(1, []*plan.Part{route("a", "/"+strings.Repeat("x", maxFrame))}); err == nil {
+		t.Error("a part was taken that no frame can carry")
 	}
 }
 

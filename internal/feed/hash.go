@@ -33,6 +33,9 @@ func encode(part *plan.Part) ([]byte, Hash, error) {
 	if err != nil {
 		return nil, Hash{}, fmt.Errorf("encode part %s: %w", part.Key, err)
 	}
+	if len(data) > maxPart {
+		return nil, Hash{}, fmt.Errorf("part %s has %d bytes, over the limit of %d", part.Key, len(data), maxPart)
+	}
 	sum := sha256.Sum256(data)
 	return data, Hash(sum[:len(Hash{})]), nil
 }

@@ -264,10 +264,10 @@ func (s *Server) serve(ctx context.Context, conn net.Conn) {
 	defer conn.Close()
 	c := &session{server: s, wire: newWire(conn), acks: make(chan Ack, 1)}
 	err := s.enter(c)
-	defer s.leave(c)
 	if err == nil {
 		err = c.run(ctx, conn)
 	}
+	s.leave(c)
 	if ctx.Err() == nil && s.OnPeer != nil {
 		s.OnPeer(c.peer, err)
 	}
