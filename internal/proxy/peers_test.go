@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -148,6 +149,30 @@ func (p *peer) head() string {
 			return head.String()
 		}
 	}
+}
+
+// reset closes the connection so that the other end sees it as lost.
+func (p *peer) reset() {
+	_ = p.Conn.(*net.TCPConn).SetLinger(0)
+	p.Close()
+}
+
+// metric is the sum of the series of a metric.
+func (g *gateway) metric(name string) float64 {
+	g.t.Helper()
+	sum := 0.0
+	for text := range strings.Lines(string(g.hub.AppendMetrics(g.t.Context(), nil))) {
+		series, value, _ := strings.Cut(strings.TrimSpace(text), " ")
+		if series, _, _ = strings.Cut(series, "{"); series != name {
+			continue
+		}
+		n, err := strconv.ParseFloat(value[strings.LastIndexByte(value, ' ')+1:], 64)
+		if err != nil {
+			g.t.Fatalf("metric %s: %v", name, err)
+		}
+		sum += n
+	}
+	return sum
 }
 
 func (p *peer) closeWrite() {

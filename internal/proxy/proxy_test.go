@@ -25,8 +25,10 @@ type gateway struct {
 	proxy   *proxy.Proxy
 	builder *plan.Builder
 	table   *upstream.Table
+	hub     *telemetry.Hub
 	addr    string
 	log     *lockedBuffer
+	cancel  context.CancelFunc // ends the loops
 }
 
 func freeAddr(tb testing.TB) netip.AddrPort {
@@ -49,14 +51,15 @@ func start(tb testing.TB, loops int, parts ...plan.Part) *gateway {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	g.proxy = p
+	g.proxy, g.hub = p, hub
 	ctx, cancel := context.WithCancel(context.Background())
+	g.cancel = cancel
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()
 	logged := make(chan error, 1)
 	logCtx, endLog := context.WithCancel(context.Background())
 	go func() { logged <- logs.Run(logCtx) }()
-	g.table = upstream.NewTable(ctx, upstream.Config{})
+	g.table = upstream.NewTable(ctx, upstream.Config{Changed: func() {}})
 	addr := freeAddr(tb)
 	g.addr = addr.String()
 	g.use(append([]plan.Part{
@@ -76,7 +79,18 @@ func start(tb testing.TB, loops int, parts ...plan.Part) *gateway {
 
 func (g *gateway) use(parts ...plan.Part) {
 	g.t.Helper()
-	next, problems := g.builder.Apply(parts, nil)
+	g.apply(parts)
+}
+
+// drop removes a part.
+func (g *gateway) drop(kind plan.Kind, name string) {
+	g.t.Helper()
+	g.apply(nil, plan.Key{Kind: kind, Name: name})
+}
+
+func (g *gateway) apply(parts []plan.Part, removed ...plan.Key) {
+	g.t.Helper()
+	next, problems := g.builder.Apply(parts, removed)
 	for _, p := range problems {
 		g.t.Logf("problem: %v", p)
 	}

@@ -3,7 +3,6 @@ package proxy_test
 import (
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -220,7 +219,7 @@ func TestClientThatLeavesCancelsItsRequest(t *testing.T) {
 		leave func(p *peer)
 	}{
 		{"closing", func(p *peer) { p.Close() }},
-		{"with a reset", func(p *peer) { _ = p.Conn.(*net.TCPConn).SetLinger(0); p.Close() }},
+		{"with a reset", (*peer).reset},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			came, left := make(chan struct{}), make(chan struct{})
