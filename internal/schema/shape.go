@@ -173,6 +173,9 @@ func (r *report) wrongType(path, want string, v any) {
 		name = fmt.Sprint(v)
 	case int64, float64:
 		name = "the number " + fmt.Sprint(v)
+		if r.secret {
+			name = "a number"
+		}
 	}
 	r.add(object.Error, ReasonWrongType, path, "must be "+want+", not "+name)
 }
