@@ -36,6 +36,22 @@ var foreignDomains = []string{
 	"traefik.io",
 }
 
+// ownDomain is that of windrose's own annotations.
+const ownDomain = "windrose.dev/"
+
+// unknownAnnotations tells the author of an object which annotations look like
+// windrose's and are not.
+func unknownAnnotations(annotations map[string]string, known string, find func(severity object.Severity, field, reason, message, mend string)) {
+	if len(annotations) == 0 {
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(annotations)) {
+		if strings.HasPrefix(name, ownDomain) && name != known {
+			find(object.Warning, "metadata.annotations["+name+"]", reasonNotRead, "windrose knows no annotation "+name+" here, so that it has no effect", "remove it")
+		}
+	}
+}
+
 // annotations tells the author of an Ingress which annotations have no effect.
 func (c *compiler) annotations(o *networkingv1.Ingress) {
 	for _, name := range slices.Sorted(maps.Keys(o.Annotations)) {
@@ -44,10 +60,7 @@ func (c *compiler) annotations(o *networkingv1.Ingress) {
 			continue
 		}
 		field := "metadata.annotations[" + name + "]"
-		switch {
-		case domain == "windrose.dev" || strings.HasSuffix(domain, ".windrose.dev"):
-			c.find(object.Warning, field, reasonNotRead, "windrose knows no annotation "+name+" of an Ingress", "remove it")
-		case foreign(domain):
+		if foreign(domain) {
 			c.find(object.Warning, field, reasonNotRead, "windrose does not read annotation "+name+": what it asks for does not happen", "write an HTTPRoute instead, or remove the annotation")
 		}
 	}

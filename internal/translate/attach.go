@@ -145,7 +145,7 @@ func (c *compiler) follow(i int, ref *gatewayv1.ParentReference, hostnames []gat
 		c.find(object.Error, field(""), a.accepted.reason, a.accepted.message, mend)
 		return a
 	}
-	if !slices.ContainsFunc(a.listeners, (*listener).serves) {
+	if c.key.Kind == "HTTPRoute" && !slices.ContainsFunc(a.listeners, (*listener).serves) {
 		l := a.listeners[0]
 		c.find(object.Warning, field(""), reasonNotServing, fmt.Sprintf("the route is attached, but takes no requests: listener %s of %s does not serve: %s", l.spec.Name, key, l.why()), "")
 	}

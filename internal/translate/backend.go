@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"slices"
@@ -80,7 +81,7 @@ func (t *Translator) speaks(svc *corev1.Service, number int32, kind string) (ver
 	if kind == "UDPRoute" {
 		wants = corev1.ProtocolUDP
 	}
-	if protocol := port.Protocol; protocol != wants && !(protocol == "" && wants == corev1.ProtocolTCP) {
+	if protocol := cmp.Or(port.Protocol, corev1.ProtocolTCP); protocol != wants {
 		return verdict{unsupported, fmt.Sprintf("port %d of Service %s is for protocol %s, and %s needs %s", number, name, protocol, kind, wants)}, ""
 	}
 	if port.AppProtocol != nil && kind != "TCPRoute" && kind != "UDPRoute" && kind != "TLSRoute" {
@@ -147,13 +148,12 @@ func (c *compiler) backend(rule, i int, ref *gatewayv1.HTTPBackendRef) (plan.Bac
 		b.Broken = &plan.Broken{Status: http.StatusInternalServerError, Reason: v.message}
 		return b, verdict{}
 	}
-	b.Service = target.String()
 	filters, v := c.filters(ref.Filters, place{field: field, backend: true})
-	b.Filters = filters
 	if !v.ok() {
 		b.Broken = &plan.Broken{Status: http.StatusInternalServerError, Reason: v.message}
 		return b, v
 	}
+	b.Service, b.Filters = target.String(), filters
 	if !slices.Contains(c.services, target) {
 		c.services = append(c.services, target)
 	}

@@ -149,7 +149,9 @@ func (g *gateways) readGateway(t *Translator, gw *gatewayv1.Gateway, managed map
 	}
 	if !class.ok() {
 		p.accepted = verdict{string(gatewayv1.GatewayReasonInvalidParameters), fmt.Sprintf("GatewayClass %s is not accepted: %s", gw.Spec.GatewayClassName, class.message)}
+		p.find(object.Error, "spec.gatewayClassName", p.accepted.reason, p.accepted.message, "")
 	}
+	unknownAnnotations(gw.Annotations, "", p.find)
 	readAddresses(p, gw)
 	readInfrastructure(p, gw)
 	g.readBackendTLS(t, p, gw)
@@ -158,10 +160,6 @@ func (g *gateways) readGateway(t *Translator, gw *gatewayv1.Gateway, managed map
 		p.listeners = append(p.listeners, m.make(i, &gw.Spec.Listeners[i]))
 	}
 	g.claim(p)
-	if p.accepted.ok() {
-		return p
-	}
-	p.find(object.Error, "spec", p.accepted.reason, "the Gateway is not accepted: "+p.accepted.message, "")
 	return p
 }
 

@@ -86,7 +86,7 @@ func (c *compiler) rule(i int, spec *gatewayv1.HTTPRouteRule) (plan.Rule, bool) 
 	bad = first(bad, c.timeouts(&rule, spec, field))
 
 	var worst verdict // of filters of backends
-	refused := 0
+	refused, services := 0, len(c.services)
 	for j := range spec.BackendRefs {
 		b, v := c.backend(i, j, &spec.BackendRefs[j])
 		rule.Backends = append(rule.Backends, b)
@@ -105,6 +105,7 @@ func (c *compiler) rule(i int, spec *gatewayv1.HTTPRouteRule) (plan.Rule, bool) 
 		c.dead++
 		rule.Broken = &plan.Broken{Status: http.StatusInternalServerError, Reason: fmt.Sprintf("rule %d of %s: %s", i, c.key, bad.message)}
 		rule.Filters, rule.Backends = nil, nil
+		c.services = c.services[:services]
 		return rule, len(rule.Matches) > 0
 	}
 	if len(rule.Backends) == 0 && !redirects(rule.Filters) {

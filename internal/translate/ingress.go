@@ -446,14 +446,24 @@ func (c *compiler) shadowed(at target, host string) {
 	}
 }
 
+// showIngress gives an Ingress the addresses of the machine if any of its
+// sockets can be had.
 func (c *compiler) showIngress(o *networkingv1.Ingress, secure bool) *object.Status {
-	status := &networkingv1.IngressStatus{}
-	for _, a := range c.t.env.Addresses {
-		status.LoadBalancer.Ingress = append(status.LoadBalancer.Ingress, networkingv1.IngressLoadBalancerIngress{IP: a})
-	}
-	s := &object.Status{Object: c.key, Generation: o.Generation, Ingress: status, Sockets: [][]string{{ingressHTTP}}}
+	s := &object.Status{Object: c.key, Generation: o.Generation, Ingress: &networkingv1.IngressStatus{}}
+	targets := []target{c.t.ingress.plain}
 	if secure {
-		s.Sockets = append(s.Sockets, []string{ingressHTTPS})
+		targets = append(targets, c.t.ingress.secure)
+	}
+	for _, at := range targets {
+		if at.listener != "" {
+			s.Sockets = append(s.Sockets, []string{at.socket})
+		}
+	}
+	if len(s.Sockets) == 0 {
+		return s
+	}
+	for _, a := range c.t.env.Addresses {
+		s.Ingress.LoadBalancer.Ingress = append(s.Ingress.LoadBalancer.Ingress, networkingv1.IngressLoadBalancerIngress{IP: a})
 	}
 	return s
 }

@@ -188,6 +188,9 @@ func (m *listenerMaker) allowed(l *listener) {
 			continue
 		}
 		message := fmt.Sprintf("a listener of protocol %s takes no %s", l.spec.Protocol, k.Kind)
+		if !inGroup {
+			message += fmt.Sprintf(" of group %q", *k.Group)
+		}
 		if inGroup && slices.Contains(natural, k.Kind) {
 			message = fmt.Sprintf("windrose does not carry %ss yet", k.Kind)
 		}

@@ -46,6 +46,7 @@ func (g *gateways) readListenerSet(t *Translator, ls *gatewayv1.ListenerSet, gat
 	if !p.managed {
 		return
 	}
+	unknownAnnotations(ls.Annotations, "", p.find)
 	p.accepted = g.allowedSet(t, gateway, ls)
 	if !p.accepted.ok() {
 		p.find(object.Error, "spec.parentRef", p.accepted.reason, p.accepted.message, "")

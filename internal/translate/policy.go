@@ -163,7 +163,7 @@ func (t *Translator) policyConditions(p *gatewayv1.BackendTLSPolicy, key object.
 		resolved = first(resolved, v)
 		find(fmt.Sprintf("spec.validation.caCertificateRefs[%d]", i), v.reason, v.message, "")
 	}
-	if !resolved.ok() && valid == 0 {
+	if !resolved.ok() && valid == 0 && accepted.reason != string(gatewayv1.PolicyReasonConflicted) {
 		accepted = verdict{string(gatewayv1.BackendTLSPolicyReasonNoValidCACertificate), resolved.message}
 	}
 	return []metav1.Condition{

@@ -143,7 +143,9 @@ func (c *compiler) notCarried(list []attached) {
 }
 
 func newCompiler(t *Translator, kind string, o metav1.Object) *compiler {
-	return &compiler{t: t, key: object.Key{Kind: kind, Namespace: o.GetNamespace(), Name: o.GetName()}, generation: o.GetGeneration()}
+	c := &compiler{t: t, key: object.Key{Kind: kind, Namespace: o.GetNamespace(), Name: o.GetName()}, generation: o.GetGeneration()}
+	unknownAnnotations(o.GetAnnotations(), "", c.find)
+	return c
 }
 
 func compileGRPC(t *Translator, o *gatewayv1.GRPCRoute) *compiled {

@@ -280,6 +280,7 @@ func (s *service) find(severity object.Severity, field, reason, message, mend st
 
 // habits reads what concerns the whole Service.
 func (s *service) habits(part *plan.Service) {
+	unknownAnnotations(s.object.Annotations, balanceAnnotation, s.find)
 	switch value, there := s.object.Annotations[balanceAnnotation]; {
 	case !there, value == string(plan.LeastRequest):
 	case value == string(plan.RoundRobin):

@@ -106,9 +106,11 @@ func runCase(t *testing.T, base []byte, file string) {
 
 func testEnv() translate.Env {
 	return translate.Env{
-		Addresses:   []string{"192.0.2.1"},
-		Now:         func() time.Time { return now },
-		Placeholder: func([]string) (chain, key []byte, err error) { return []byte("chain"), []byte("key"), nil },
+		Addresses: []string{"192.0.2.1"},
+		Now:       func() time.Time { return now },
+		Placeholder: func(names []string) (chain, key []byte, err error) {
+			return []byte("chain of " + strings.Join(names, ",")), []byte("key"), nil
+		},
 	}
 }
 
@@ -141,8 +143,14 @@ func decode(tb testing.TB, data []byte) []metav1.Object {
 		if o.GetNamespace() == "" && !clusterScoped[head.Kind] {
 			o.SetNamespace("default")
 		}
-		if s, ok := o.(*corev1.Secret); ok {
-			fillSecret(tb, s)
+		switch o := o.(type) {
+		case *corev1.Secret:
+			fillSecret(tb, o)
+		case *corev1.ConfigMap:
+			if strings.TrimSpace(o.Data["ca.crt"]) == "CA" {
+				chain, _ := makePair(tb, []string{"ca.example"}, "", time.Hour)
+				o.Data["ca.crt"] = string(chain)
+			}
 		}
 		all = append(all, o)
 	}
@@ -373,7 +381,7 @@ func kinds(list []gatewayv1.RouteGroupKind) string {
 // What a Secret of a case says about the certificate it is filled with.
 const (
 	certNames   = "test/names"   // DNS names, by comma
-	certKey     = "test/key"     // ecdsa (default), rsa
+	certKey     = "test/key"     // ecdsa (default), rsa, or other: the key of another certificate
 	certExpires = "test/expires" // duration from now
 )
 
@@ -424,6 +432,9 @@ func makePair(tb testing.TB, names []string, kind string, life time.Duration) (c
 	der, err := x509.CreateCertificate(rand.Reader, template, template, signer.Public(), signer)
 	if err != nil {
 		tb.Fatal(err)
+	}
+	if kind == "other" {
+		signer = rs
 	}
 	private, err := x509.MarshalPKCS8PrivateKey(signer)
 	if err != nil {
