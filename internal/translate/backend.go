@@ -3,7 +3,6 @@ package translate
 import (
 	"cmp"
 	"fmt"
-	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -145,12 +144,12 @@ func (c *compiler) backend(rule, i int, ref *gatewayv1.HTTPBackendRef) (plan.Bac
 	target, _, v := c.resolve(&ref.BackendObjectReference, field)
 	if !v.ok() {
 		c.unresolved(v)
-		b.Broken = &plan.Broken{Status: http.StatusInternalServerError, Reason: v.message}
+		b.Broken = &plan.Broken{Status: statusBroken, Reason: v.message}
 		return b, verdict{}
 	}
 	filters, v := c.filters(ref.Filters, place{field: field, backend: true})
 	if !v.ok() {
-		b.Broken = &plan.Broken{Status: http.StatusInternalServerError, Reason: v.message}
+		b.Broken = &plan.Broken{Status: statusBroken, Reason: v.message}
 		return b, v
 	}
 	b.Service, b.Filters = target.String(), filters

@@ -25,6 +25,10 @@ const (
 	reasonShadowed          = "Shadowed"          // another object takes its requests
 )
 
+// statusBroken answers what the author of an object must mend, as the API wants
+// it.
+const statusBroken = 500
+
 // condition makes a condition without a transition time.
 func condition(kind string, ok bool, reason, message string, generation int64) metav1.Condition {
 	status := metav1.ConditionFalse

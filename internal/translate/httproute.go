@@ -2,7 +2,6 @@ package translate
 
 import (
 	"fmt"
-	"net/http"
 	"regexp"
 	"strings"
 	"time"
@@ -103,7 +102,7 @@ func (c *compiler) rule(i int, spec *gatewayv1.HTTPRouteRule) (plan.Rule, bool) 
 	if !bad.ok() {
 		c.reject(bad, i, spec.Name)
 		c.dead++
-		rule.Broken = &plan.Broken{Status: http.StatusInternalServerError, Reason: fmt.Sprintf("rule %d of %s: %s", i, c.key, bad.message)}
+		rule.Broken = &plan.Broken{Status: statusBroken, Reason: fmt.Sprintf("rule %d of %s: %s", i, c.key, bad.message)}
 		rule.Filters, rule.Backends = nil, nil
 		c.services = c.services[:services]
 		return rule, len(rule.Matches) > 0

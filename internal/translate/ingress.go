@@ -2,7 +2,6 @@ package translate
 
 import (
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 
@@ -318,7 +317,7 @@ func (c *compiler) ingressPath(p *networkingv1.HTTPIngressPath, field string) (p
 func (c *compiler) ingressBackend(b *networkingv1.IngressBackend, field string) plan.Backend {
 	broken := func(v verdict, sub, mend string) plan.Backend {
 		c.find(object.Error, field+sub, v.reason, v.message, mend)
-		return plan.Backend{Weight: 1, Broken: &plan.Broken{Status: http.StatusInternalServerError, Reason: v.message}}
+		return plan.Backend{Weight: 1, Broken: &plan.Broken{Status: statusBroken, Reason: v.message}}
 	}
 	if b.Resource != nil {
 		return broken(unsupported(fmt.Sprintf("windrose cannot send requests to a resource of kind %s", b.Resource.Kind)), ".resource", "name a Service")
