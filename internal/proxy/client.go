@@ -120,6 +120,7 @@ func (c *client) Ready(r loop.Ready) {
 func (c *client) shaken(r loop.Ready) {
 	w := c.w
 	w.tel.Handshake(handshakeResult(r.Err))
+	w.countHandshake()
 	if r.Err != nil {
 		c.close()
 		return

@@ -37,6 +37,9 @@ type Config struct {
 	Loops    int // event loops; one for each processor that may be used
 	Blocking bool
 	Hub      *telemetry.Hub
+	// Churn, if set, is told that many connections have come or gone, which
+	// leaves garbage. It is called on an event loop and must not block.
+	Churn func()
 	// Log is told what an operator should know about the process itself; it may
 	// be called from any goroutine.
 	Log func(message string, args ...any)

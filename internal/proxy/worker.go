@@ -36,6 +36,18 @@ type worker struct {
 	spare   []*exchange
 	clients clientList
 	flush   loop.Timer // of the access log
+	shaken  int        // TLS handshakes
+}
+
+// churnHandshakes is how many TLS handshakes are worth a word to Config.Churn:
+// they leave some 100 KiB of garbage each.
+const churnHandshakes = 64
+
+// countHandshake notes the end of a TLS handshake.
+func (w *worker) countHandshake() {
+	if w.shaken++; w.shaken%churnHandshakes == 0 && w.proxy.cfg.Churn != nil {
+		w.proxy.cfg.Churn()
+	}
 }
 
 // maxSpare is how many exchanges a loop keeps for reuse.
