@@ -47,7 +47,11 @@ func measureMemory(ctx context.Context, m *machine, o options, contenders []cont
 	return nil
 }
 
-// connection is what one idle connection adds to a fresh process, in KiB.
+// warmConns are opened and closed before the count, so that what a process
+// needs for its first connections is not counted as theirs.
+const warmConns = 50
+
+// connection is what one idle connection adds to a process, in KiB.
 func (m *machine) connection(ctx context.Context, c contender, tls bool, conns int) (float64, error) {
 	r, err := c.start(ctx)
 	if err != nil {
@@ -57,9 +61,13 @@ func (m *machine) connection(ctx context.Context, c contender, tls bool, conns i
 	if err := pause(ctx, 2*time.Second); err != nil {
 		return 0, err
 	}
-	before := r.memory(r.proxy)
-	release, err := m.hold(ctx, r, tls, conns)
+	release, err := m.hold(ctx, r, tls, warmConns)
 	if err != nil {
+		return 0, err
+	}
+	release()
+	before := r.memory(r.proxy)
+	if release, err = m.hold(ctx, r, tls, conns); err != nil {
 		return 0, err
 	}
 	defer release()

@@ -54,6 +54,9 @@ const (
 	bindAgain = 2 * time.Second
 	// trimAfter is how long after a change memory is given back to the system.
 	trimAfter = time.Second
+	// trimEvery is the shortest time between two such times when it is not the
+	// plan that changed.
+	trimEvery = 10 * time.Second
 )
 
 // Run carries traffic until ctx ends; then it drains and returns.
@@ -80,6 +83,7 @@ type dataPlane struct {
 	store   feed.Store
 	client  *feed.Client
 	refresh chan struct{} // size 1: addresses of external names changed
+	churned chan struct{} // size 1: handshakes left garbage
 	broken  chan struct{} // size 1: a socket could not be bound
 
 	mu           sync.Mutex // guards what follows: the state of configuration
@@ -103,12 +107,15 @@ func newDataPlane(ctx context.Context, cfg Config) (*dataPlane, error) {
 		parts:   map[plan.Key]*plan.Part{},
 		store:   feed.Store{Path: cfg.Store},
 		broken:  make(chan struct{}, 1),
+		churned: make(chan struct{}, 1),
 		refresh: make(chan struct{}, 1),
 		changed: make(chan struct{}, 1),
 	}
 	d.hub = telemetry.NewHub(telemetry.Config{Version: cfg.Version, Process: "dataplane", Log: d.logs})
 	var err error
-	d.proxy, err = proxy.New(proxy.Config{Loops: runtime.GOMAXPROCS(0), Hub: d.hub, Log: cfg.Say})
+	d.proxy, err = proxy.New(proxy.Config{
+		Loops: runtime.GOMAXPROCS(0), Hub: d.hub, Log: cfg.Say, Churn: func() { signal(d.churned) },
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -285,20 +292,28 @@ func (d *dataPlane) bindAgain() {
 
 // keep stores the plan and gives memory back, a while after changes.
 func (d *dataPlane) keep(ctx context.Context) {
+	var trimmed time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-d.changed:
+			if !sleep(ctx, saveAfter) {
+				return
+			}
+			d.save()
+		case <-d.churned:
+			// While connections keep coming there is always garbage: it is taken away
+			// once in a while, not all the time.
+			if !sleep(ctx, trimEvery-time.Since(trimmed)) {
+				return
+			}
 		}
-		if !sleep(ctx, saveAfter) {
-			return
-		}
-		d.save()
 		if !sleep(ctx, trimAfter) {
 			return
 		}
 		memory.Trim()
+		trimmed = time.Now()
 	}
 }
 
