@@ -26,10 +26,10 @@ func (s servicePort) String() string {
 
 // resolve follows a reference to a backend. Its verdict is the reason that
 // ResolvedRefs gives; field names the reference for findings.
-func (c *compiler) resolve(ref *gatewayv1.BackendObjectReference, field func() string) (servicePort, *corev1.Service, verdict) {
-	refuse := func(reason gatewayv1.RouteConditionReason, sub, message, mend string) (servicePort, *corev1.Service, verdict) {
+func (c *compiler) resolve(ref *gatewayv1.BackendObjectReference, field func() string) (servicePort, verdict) {
+	refuse := func(reason gatewayv1.RouteConditionReason, sub, message, mend string) (servicePort, verdict) {
 		c.find(object.Error, field()+sub, string(reason), message, mend)
-		return servicePort{}, nil, verdict{string(reason), message}
+		return servicePort{}, verdict{string(reason), message}
 	}
 	if ref.Group != nil && *ref.Group != "" || ref.Kind != nil && *ref.Kind != "Service" {
 		kind := "Service"
@@ -62,7 +62,7 @@ func (c *compiler) resolve(ref *gatewayv1.BackendObjectReference, field func() s
 	if v, mend := c.t.speaks(svc, *ref.Port, c.key.Kind); !v.ok() {
 		return refuse(gatewayv1.RouteConditionReason(v.reason), ".port", v.message, mend)
 	}
-	return servicePort{name, *ref.Port}, svc, verdict{}
+	return servicePort{name, *ref.Port}, verdict{}
 }
 
 // speaks says whether a kind of route can send to a port of a Service.
@@ -141,7 +141,7 @@ func (c *compiler) backend(rule, i int, ref *gatewayv1.HTTPBackendRef) (plan.Bac
 		b.Weight = *ref.Weight
 	}
 	field := func() string { return fmt.Sprintf("spec.rules[%d].backendRefs[%d]", rule, i) }
-	target, _, v := c.resolve(&ref.BackendObjectReference, field)
+	target, v := c.resolve(&ref.BackendObjectReference, field)
 	if !v.ok() {
 		c.unresolved(v)
 		b.Broken = &plan.Broken{Status: statusBroken, Reason: v.message}

@@ -2,6 +2,7 @@ package translate
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -26,6 +27,9 @@ func (c *compiler) filters(list []gatewayv1.HTTPRouteFilter, at place) ([]plan.F
 	for i := range list {
 		f := &list[i]
 		made, v, sub := c.filter(f, at, i)
+		if v.ok() && !made.Safe() {
+			v = unsupported("the filter would write a control character, or a space where none can be, into a head")
+		}
 		redirects = redirects || made.Redirect != nil
 		rewrites = rewrites || made.Rewrite != nil
 		if v.ok() {
@@ -56,12 +60,12 @@ func (c *compiler) filter(f *gatewayv1.HTTPRouteFilter, at place, i int) (plan.F
 		if f.RequestHeaderModifier == nil {
 			return plan.Filter{}, missing, ""
 		}
-		return plan.Filter{RequestHeaders: headerEdit(f.RequestHeaderModifier)}, verdict{}, ""
+		return plan.Filter{RequestHeaders: headerEdit(f.RequestHeaderModifier)}, checkHeaders(f.RequestHeaderModifier, true), ".requestHeaderModifier"
 	case gatewayv1.HTTPRouteFilterResponseHeaderModifier:
 		if f.ResponseHeaderModifier == nil {
 			return plan.Filter{}, missing, ""
 		}
-		return plan.Filter{ResponseHeaders: headerEdit(f.ResponseHeaderModifier)}, verdict{}, ""
+		return plan.Filter{ResponseHeaders: headerEdit(f.ResponseHeaderModifier)}, checkHeaders(f.ResponseHeaderModifier, false), ".responseHeaderModifier"
 	case gatewayv1.HTTPRouteFilterRequestRedirect:
 		if f.RequestRedirect == nil {
 			return plan.Filter{}, missing, ""
@@ -97,7 +101,7 @@ func (c *compiler) reference(there bool, ref func() *gatewayv1.BackendObjectRefe
 	if !there {
 		return
 	}
-	if _, _, v := c.resolve(ref(), func() string { return fmt.Sprintf("%s.filters[%d]%s.backendRef", at.field(), i, sub) }); !v.ok() {
+	if _, v := c.resolve(ref(), func() string { return fmt.Sprintf("%s.filters[%d]%s.backendRef", at.field(), i, sub) }); !v.ok() {
 		c.unresolved(v)
 	}
 }
@@ -108,6 +112,36 @@ func headerEdit(f *gatewayv1.HTTPHeaderFilter) *plan.HeaderEdit {
 		e.Remove = append(e.Remove, strings.ToLower(name))
 	}
 	return e
+}
+
+// connectionHeaders say how a message is framed and what becomes of its
+// connection. windrose alone writes them.
+var connectionHeaders = []string{
+	"connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
+}
+
+// checkHeaders refuses changes of headers that are not the author's.
+func checkHeaders(f *gatewayv1.HTTPHeaderFilter, request bool) verdict {
+	check := func(name string) verdict {
+		name = strings.ToLower(name)
+		if slices.Contains(connectionHeaders, name) {
+			return unsupported(fmt.Sprintf("header %s belongs to the connection, so that a filter cannot change it", name))
+		}
+		if request && name == "host" {
+			return unsupported("a header filter cannot change Host; use a URLRewrite with a hostname")
+		}
+		return verdict{}
+	}
+	var bad verdict
+	for _, list := range [][]gatewayv1.HTTPHeader{f.Set, f.Add} {
+		for _, h := range list {
+			bad = first(bad, check(string(h.Name)))
+		}
+	}
+	for _, name := range f.Remove {
+		bad = first(bad, check(name))
+	}
+	return bad
 }
 
 func headers(list []gatewayv1.HTTPHeader) []plan.Header {

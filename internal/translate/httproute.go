@@ -136,7 +136,7 @@ func (c *compiler) features(spec *gatewayv1.HTTPRouteRule, field func() string) 
 		c.find(object.Error, field()+".retry", v.reason, v.message, "remove it, or set attempts to 0")
 		return v
 	}
-	if spec.SessionPersistence != nil {
+	if spec.SessionPersistence != nil { //nolint:staticcheck // deprecated, and accepted by the API, so it is not ignored
 		v := unsupported("windrose does not carry session persistence yet")
 		c.find(object.Error, field()+".sessionPersistence", v.reason, v.message, "remove it")
 		return v
@@ -246,26 +246,22 @@ func compilePath(out *plan.Match, p *gatewayv1.HTTPPathMatch) verdict {
 	case gatewayv1.PathMatchExact:
 		out.PathType, out.Path = plan.PathExact, value
 	case gatewayv1.PathMatchPathPrefix:
-		out.Path = trimPrefix(value)
+		out.Path = value
 	case gatewayv1.PathMatchRegularExpression:
 		out.PathType, out.Path = plan.PathRegex, value
 		return checkRegex(value)
 	default:
 		return unsupported(fmt.Sprintf("windrose knows no path match of type %s", kind))
 	}
-	if value[0] != '/' {
-		return unsupported(fmt.Sprintf("path %q does not begin with a slash", value))
-	}
-	return verdict{}
+	return checkPath(value)
 }
 
-// trimPrefix leaves out the slash at the end, which means nothing in a prefix
-// of whole segments.
-func trimPrefix(path string) string {
-	if len(path) > 1 && path[len(path)-1] == '/' {
-		return path[:len(path)-1]
+// checkPath refuses a path that no request can have.
+func checkPath(path string) verdict {
+	if _, err := plan.Normalize(nil, []byte(path)); err != nil {
+		return unsupported(fmt.Sprintf("path %q cannot be matched: %s", path, err))
 	}
-	return path
+	return verdict{}
 }
 
 // maxRegex bounds what one match can cost in memory and time.

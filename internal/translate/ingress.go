@@ -294,8 +294,8 @@ func (c *compiler) ingressPath(p *networkingv1.HTTPIngressPath, field string) (p
 	if path == "" {
 		path = "/"
 	}
-	if path[0] != '/' {
-		c.find(object.Error, field+".path", reasonInvalidValue, fmt.Sprintf("path %q does not begin with a slash", path), "")
+	if v := checkPath(path); !v.ok() {
+		c.find(object.Error, field+".path", reasonInvalidValue, v.message, "")
 		return plan.Match{}, false
 	}
 	kind := networkingv1.PathTypeImplementationSpecific
@@ -306,7 +306,7 @@ func (c *compiler) ingressPath(p *networkingv1.HTTPIngressPath, field string) (p
 	case networkingv1.PathTypeExact:
 		return plan.Match{PathType: plan.PathExact, Path: path}, true
 	case networkingv1.PathTypePrefix, networkingv1.PathTypeImplementationSpecific:
-		return plan.Match{PathType: plan.PathPrefix, Path: trimPrefix(path)}, true
+		return plan.Match{PathType: plan.PathPrefix, Path: path}, true
 	}
 	c.find(object.Error, field+".pathType", reasonInvalidValue, fmt.Sprintf("windrose knows no path type %s", kind), "write Exact or Prefix")
 	return plan.Match{}, false

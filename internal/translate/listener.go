@@ -84,9 +84,7 @@ func admits(t *Translator, from gatewayv1.FromNamespaces, selector labels.Select
 func (t *Translator) namespaceLabels(name string) labels.Set {
 	set := labels.Set{"kubernetes.io/metadata.name": name}
 	if ns, ok := t.set.Namespaces.Get("", name); ok {
-		for k, v := range ns.Labels {
-			set[k] = v
-		}
+		maps.Copy(set, ns.Labels)
 	}
 	return set
 }
@@ -142,6 +140,9 @@ func (m *listenerMaker) make(i int, spec *gatewayv1.Listener) *listener {
 	}
 	m.allowed(l)
 	m.protocol(l)
+	if l.secure() && spec.TLS != nil && spec.TLS.Mode != nil && *spec.TLS.Mode != gatewayv1.TLSModeTerminate {
+		l.accepted = verdict{string(gatewayv1.ListenerReasonUnsupportedValue), "a listener of protocol HTTPS ends TLS itself; mode Passthrough is for protocol TLS"}
+	}
 	if l.secure() && l.accepted.ok() {
 		m.frontend(l)
 		m.certificates(l)

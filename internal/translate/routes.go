@@ -199,7 +199,7 @@ func compileUDP(t *Translator, o *gatewayv1.UDPRoute) *compiled {
 // check resolves a reference of a route that is not carried, for its status
 // alone.
 func (c *compiler) check(ref *gatewayv1.BackendRef, rule, backend int) {
-	if _, _, v := c.resolve(&ref.BackendObjectReference, func() string {
+	if _, v := c.resolve(&ref.BackendObjectReference, func() string {
 		return fmt.Sprintf("spec.rules[%d].backendRefs[%d]", rule, backend)
 	}); !v.ok() {
 		c.unresolved(v)
