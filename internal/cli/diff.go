@@ -84,7 +84,7 @@ func (a *app) diff(ctx context.Context, paths, against []string, output string, 
 	} else {
 		a.printDifferences(all, limit)
 	}
-	fmt.Fprintf(a.stderr, "%d differences\n", len(all))
+	fmt.Fprintln(a.stderr, count(len(all), "difference"))
 	if len(all) > 0 || wrong {
 		return errSilent
 	}
@@ -134,7 +134,7 @@ func compare(old, next []*plan.Part) []difference {
 		}
 		seen[id] = true
 		d := difference{Sign: "~", What: q.String(), Socket: strings.TrimPrefix(q.Socket, "tcp/"), Old: land(before, q), New: land(after, q)}
-		if d.Old == d.New {
+		if d.Old == d.New || nowhere(d.Old) && nowhere(d.New) {
 			continue
 		}
 		switch {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -144,7 +145,7 @@ func notFound(k *kind, n object.Name, anywhere bool, all []admin.Item) error {
 	if anywhere {
 		where = " in any namespace"
 	}
-	f := &failure{code: exitNotFound, err: fmt.Errorf("%s %q is not there%s", k.name, n.Name, where), mend: "windrose get " + k.plural + " -A lists all"}
+	f := &failure{code: exitNotFound, err: fmt.Errorf("there is no %s %q%s", k.name, n.Name, where), mend: "windrose get " + k.plural + " -A lists all"}
 	for _, it := range all {
 		if it.Name == n.Name {
 			f.mend = fmt.Sprintf("there is one in namespace %s: use -n %s", it.Namespace, it.Namespace)
@@ -215,18 +216,21 @@ func (g *get) printObjects(items []admin.Item) error {
 
 // writeValue writes JSON or YAML.
 func writeValue(w io.Writer, form string, value any) error {
-	data, err := json.MarshalIndent(value, "", "  ")
-	if err != nil {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(value); err != nil {
 		return err
 	}
+	data := b.Bytes()
 	if form == "yaml" {
+		var err error
 		if data, err = yaml.JSONToYAML(data); err != nil {
 			return err
 		}
-	} else {
-		data = append(data, '\n')
 	}
-	_, err = w.Write(data)
+	_, err := w.Write(data)
 	return err
 }
 
@@ -234,20 +238,29 @@ func (g *get) head() []string {
 	var head []string
 	switch g.kind.name {
 	case viewRoutes:
-		head = []string{"KIND", "NAME", "HOSTNAMES", "PARENT", "ATTACHED", "WHY NOT"}
+		head = []string{"KIND", "NAME", "HOSTNAMES", "PARENT", "ATTACHED", "AGE"}
 	case viewListeners:
-		head = []string{"PARENT", "LISTENER", "PORT", "PROTOCOL", "HOSTNAME", "PROGRAMMED", "ATTACHED", "WHY NOT"}
+		head = []string{"PARENT", "LISTENER", "PORT", "PROTOCOL", "HOSTNAME", "PROGRAMMED", "ATTACHED", "AGE"}
 	default:
-		head = slices.Concat([]string{"NAME"}, heads[g.kind.name])
+		head = slices.Concat([]string{"NAME"}, heads[g.kind.name], []string{"AGE"})
 	}
-	head = append(head, "AGE")
 	if g.allNamespaces && !g.kind.cluster {
 		head = slices.Insert(head, 0, "NAMESPACE")
 	}
 	if g.output == "wide" {
 		head = append(head, "FINDINGS", "PLACE")
 	}
+	if g.kind.name == viewRoutes || g.kind.name == viewListeners {
+		head = append(head, "WHY NOT") // last, because it is long
+	}
 	return head
+}
+
+// row is one line about an object: cells, and why it is not as it should be
+// where the view says so.
+type row struct {
+	cells []cell
+	why   string
 }
 
 // rows are the lines of an item in a table.
@@ -256,23 +269,28 @@ func (g *get) rows(it admin.Item) ([][]cell, error) {
 	if err != nil {
 		return nil, err
 	}
-	var rows [][]cell
+	var list []row
 	switch g.kind.name {
 	case viewRoutes:
-		rows = g.routeRows(it, o)
+		list = g.routeRows(it, o)
 	case viewListeners:
-		rows = g.listenerRows(o)
+		list = g.listenerRows(o)
 	default:
-		rows = [][]cell{append([]cell{plain(it.Name)}, g.cells(it, o)...)}
+		list = []row{{cells: append([]cell{plain(it.Name)}, g.cells(it, o)...)}}
 	}
-	for i := range rows {
-		rows[i] = append(rows[i], plain(age(o)))
+	var rows [][]cell
+	for _, r := range list {
+		cells := append(r.cells, plain(age(o)))
 		if g.allNamespaces && !g.kind.cluster {
-			rows[i] = slices.Insert(rows[i], 0, plain(it.Namespace))
+			cells = slices.Insert(cells, 0, plain(it.Namespace))
 		}
 		if g.output == "wide" {
-			rows[i] = append(rows[i], g.findingCount(it), plain(it.Place.String()))
+			cells = append(cells, g.findingCount(it), plain(it.Place.String()))
 		}
+		if r.why != "" {
+			cells = append(cells, plain(r.why))
+		}
+		rows = append(rows, cells)
 	}
 	return rows, nil
 }

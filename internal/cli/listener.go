@@ -69,17 +69,17 @@ func (l *listener) whyNot() string {
 	return strings.Join(why, "; ")
 }
 
-func (a *app) listenerRows(o metav1.Object) [][]cell {
+func (a *app) listenerRows(o metav1.Object) []row {
 	owner := "Gateway "
 	if _, ok := o.(*gatewayv1.ListenerSet); ok {
 		owner = "ListenerSet "
 	}
-	var rows [][]cell
+	var rows []row
 	for _, l := range listenersOf(o) {
-		rows = append(rows, []cell{
+		rows = append(rows, row{why: l.whyNot(), cells: []cell{
 			plain(owner + o.GetName()), plain(l.name), plain(strconv.Itoa(int(l.port))), plain(l.protocol), plain(l.host),
-			a.condition(l.conditions, "Programmed"), plain(strconv.Itoa(int(l.attached))), plain(l.whyNot()),
-		})
+			a.condition(l.conditions, "Programmed"), plain(strconv.Itoa(int(l.attached))),
+		}})
 	}
 	return rows
 }

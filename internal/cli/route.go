@@ -108,14 +108,14 @@ func refName(ref *gatewayv1.ParentReference, namespace string) string {
 }
 
 // routeRows are the lines of the view routes: one for each parent.
-func (a *app) routeRows(it admin.Item, o metav1.Object) [][]cell {
+func (a *app) routeRows(it admin.Item, o metav1.Object) []row {
 	if ing, ok := o.(*networkingv1.Ingress); ok {
 		class := "<default>"
 		if ing.Spec.IngressClassName != nil {
 			class = *ing.Spec.IngressClassName
 		}
 		served := len(ing.Status.LoadBalancer.Ingress) > 0
-		return [][]cell{a.routeRow(it, few(ingressHosts(ing), 2), "IngressClass "+class, served, firstFinding(it))}
+		return []row{a.routeRow(it, few(ingressHosts(ing), 2), "IngressClass "+class, served, firstFinding(it))}
 	}
 	r, ok := routeOf(o)
 	if !ok {
@@ -127,9 +127,9 @@ func (a *app) routeRows(it admin.Item, o metav1.Object) [][]cell {
 	}
 	parents := r.parents()
 	if len(parents) == 0 {
-		return [][]cell{a.routeRow(it, hosts, "", false, "it has no parentRefs: nothing sends requests to it")}
+		return []row{a.routeRow(it, hosts, "", false, "it has no parentRefs: nothing sends requests to it")}
 	}
-	var rows [][]cell
+	var rows []row
 	for _, p := range parents {
 		why := p.why
 		if why == "" && (!p.known || !p.attached) {
@@ -142,7 +142,7 @@ func (a *app) routeRows(it admin.Item, o metav1.Object) [][]cell {
 	return rows
 }
 
-func (a *app) routeRow(it admin.Item, hosts, parent string, attached bool, why string) []cell {
+func (a *app) routeRow(it admin.Item, hosts, parent string, attached bool, why string) row {
 	truth := metav1.ConditionFalse
 	if attached {
 		truth = metav1.ConditionTrue
@@ -150,7 +150,7 @@ func (a *app) routeRow(it admin.Item, hosts, parent string, attached bool, why s
 	if why == "" {
 		why = "-"
 	}
-	return []cell{plain(it.Kind), plain(it.Name), plain(hosts), plain(parent), a.truth(truth), plain(why)}
+	return row{cells: []cell{plain(it.Kind), plain(it.Name), plain(hosts), plain(parent), a.truth(truth)}, why: why}
 }
 
 // firstFinding is the worst that is known about an object.

@@ -50,15 +50,25 @@ func (a *app) validate(paths []string, output string) error {
 		}
 	}
 	objects, counts := 0, map[object.Severity]int{}
-	for range set.All {
-		objects++
+	for o := range set.All {
+		if _, written := set.Places[object.KeyOf(o)]; written {
+			objects++
+		}
 	}
 	for _, f := range findings {
 		counts[f.Severity]++
 	}
-	fmt.Fprintf(a.stderr, "%d objects: %d errors, %d warnings\n", objects, counts[object.Error], counts[object.Warning])
+	fmt.Fprintf(a.stderr, "%s in use: %s, %s\n", count(objects, "object"), count(counts[object.Error], "error"), count(counts[object.Warning], "warning"))
 	if slices.ContainsFunc(findings, func(f object.Finding) bool { return f.Severity == object.Error }) {
 		return errSilent
 	}
 	return nil
+}
+
+// count says how many there are of something.
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }

@@ -38,6 +38,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -77,6 +78,7 @@ type Config struct {
 // Run is a running windrose. It returns when ctx has ended and everything has
 // been stopped, or when a part that windrose cannot be without has failed.
 func Run(ctx context.Context, cfg Config) error {
+	debug.SetGCPercent(gcPercent)
 	st, err := openState(cfg.State)
 	if err != nil {
 		return err
@@ -88,6 +90,10 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	return n.run(ctx)
 }
+
+// gcPercent: what the control part holds lives long, and changes are small, so
+// collecting early costs little and keeps the process small.
+const gcPercent = 50
 
 // newLog makes the log of the control part.
 func newLog(cfg Config) *slog.Logger {

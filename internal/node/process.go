@@ -46,10 +46,11 @@ type process struct {
 	handle *os.Process
 }
 
-// spawn starts a data plane as the user.
-func spawn(args []string, u user, folders []*os.File, stdout, stderr io.Writer) (*process, error) {
+// spawn starts a data plane as the user. It finds the folders as descriptors 3
+// and 4.
+func spawn(program string, args []string, u user, folders [2]*os.File, stdout, stderr io.Writer) (*process, error) {
 	cmd := &exec.Cmd{
-		Path: args[0], Args: args, Stdout: stdout, Stderr: stderr, ExtraFiles: folders, Env: os.Environ(),
+		Path: program, Args: args, Stdout: stdout, Stderr: stderr, ExtraFiles: folders[:], Env: os.Environ(),
 		// A session of its own: Ctrl-C in the terminal is for windrose, which
 		// then lets the data plane drain.
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true},

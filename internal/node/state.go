@@ -32,39 +32,44 @@ func (e *InUseError) Error() string {
 }
 
 // openState makes the state folder, or takes it over.
-func openState(dir string) (st *state, err error) {
-	if dir, err = filepath.Abs(dir); err != nil {
+func openState(dir string) (*state, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
 		return nil, fmt.Errorf("find the state folder: %w", err)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the state folder: %w", err)
 	}
-	st = &state{dir: dir}
-	defer func() {
-		if err != nil {
-			st.close()
-		}
-	}()
-	if err := st.acquire(); err != nil {
+	st := &state{dir: dir}
+	if err = st.acquire(); err == nil {
+		err = st.openFolders()
+	}
+	if err != nil {
+		st.close()
 		return nil, err
 	}
+	return st, nil
+}
+
+// openFolders makes and opens the folders that the data plane is given.
+func (s *state) openFolders() (err error) {
 	for _, f := range []struct {
 		file **os.File
 		name string
 		mode fs.FileMode
-	}{{&st.feed, "feed", 0o711}, {&st.plane, "dataplane", 0o700}} {
-		path := filepath.Join(dir, f.name)
+	}{{&s.feed, "feed", 0o711}, {&s.plane, "dataplane", 0o700}} {
+		path := filepath.Join(s.dir, f.name)
 		if err := os.MkdirAll(path, f.mode); err != nil {
-			return nil, fmt.Errorf("make the folder %s: %w", path, err)
+			return fmt.Errorf("make the folder %s: %w", path, err)
 		}
 		if err := os.Chmod(path, f.mode); err != nil {
-			return nil, fmt.Errorf("open the folder %s: %w", path, err)
+			return fmt.Errorf("open the folder %s: %w", path, err)
 		}
 		if *f.file, err = os.Open(path); err != nil {
-			return nil, fmt.Errorf("open the folder %s: %w", path, err)
+			return fmt.Errorf("open the folder %s: %w", path, err)
 		}
 	}
-	return st, nil
+	return nil
 }
 
 // acquire takes the lock, which the kernel frees when this process ends in
