@@ -177,7 +177,7 @@ func (d document) syntax(err error) problem {
 	p := problem{reason: ReasonSyntax, message: "is not YAML: " + strings.TrimSpace(message)}
 	if m := yamlLine.FindStringSubmatchIndex(message); m != nil {
 		if n, err := strconv.Atoi(message[m[2]:m[3]]); err == nil {
-			p.line = d.line + n - 1
+			p.line = d.line + min(n, d.lines()) - 1
 		}
 		p.message = "is not YAML: " + strings.TrimSpace(message[:m[0]]+message[m[1]:])
 	}
@@ -190,6 +190,10 @@ func (d document) syntax(err error) problem {
 	}
 	return p
 }
+
+// lines is the number of lines up to the last that is not blank; the end of a
+// file is no place to point at.
+func (d document) lines() int { return 1 + bytes.Count(bytes.TrimSpace(d.text), []byte("\n")) }
 
 // duplicates finds keys that a mapping has twice.
 func (d document) duplicates() []problem {

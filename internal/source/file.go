@@ -7,8 +7,11 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -95,10 +98,51 @@ func (r *reader) read(path string, old *file) *file {
 	return next
 }
 
+// file reads what a walk found.
+func (r *reader) file(f found, old *file) *file {
+	if f.bad != nil {
+		return &file{path: f.path, root: f.root, id: f.id, broken: true, findings: []object.Finding{unreadable(f.path, f.bad)}}
+	}
+	next := r.read(f.path, old)
+	if next != old {
+		next.root = f.root
+	}
+	return next
+}
+
+// manyFiles is from when on it pays to read on several cores, each of which
+// compiles the schemas for itself.
+const manyFiles = 200
+
+// all reads files; old gives what is known of them.
+func (r *reader) all(fs []found, old map[string]*file) []*file {
+	next := make([]*file, len(fs))
+	workers := min(runtime.GOMAXPROCS(0), len(fs)/manyFiles)
+	if workers < 2 {
+		for i, f := range fs {
+			next[i] = r.file(f, old[f.path])
+		}
+		return next
+	}
+	var at atomic.Int64
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			own := &reader{checker: schema.New(), seed: r.seed}
+			for i := at.Add(1) - 1; i < int64(len(fs)); i = at.Add(1) - 1 {
+				next[i] = own.file(fs[i], old[fs[i].path])
+			}
+		})
+	}
+	wg.Wait()
+	return next
+}
+
 // unread says that the file as such could not be read.
 func unread(f *file) bool { return f.broken && f.parts == nil }
 
 func (r *reader) documents(next *file, content []byte, old *file) {
+	next.parts = []part{} // it was read, whatever it says
 	if p := text(content); p != nil {
 		next.broken = true
 		next.findings = append(next.findings, p.finding(next.path))
@@ -119,7 +163,7 @@ func (r *reader) documents(next *file, content []byte, old *file) {
 			known[old.parts[i].sum] = &old.parts[i]
 		}
 	}
-	next.parts = make([]part, 0, len(docs))
+	next.parts = slices.Grow(next.parts, len(docs))
 	for _, d := range docs {
 		sum := maphash.Bytes(r.seed, d.text)
 		p, ok := known[sum]

@@ -33,7 +33,9 @@ type index struct {
 	// past is what the ledger said about objects that were not seen yet.
 	past map[object.Key]record
 	// stamp marks objects with a time, an id and a generation.
-	stamp   bool
+	stamp bool
+	// running says that versions follow one another.
+	running bool
 	checker *schema.Checker
 
 	touched    map[object.Key]struct{} // keys to be resolved
@@ -210,21 +212,25 @@ func (x *index) commit(now time.Time, settle time.Duration) *object.Set {
 	}
 	clear(x.touched)
 	x.declareNamespaces(c)
-	if len(c.changed) == 0 && len(c.removed) == 0 && len(c.places) == 0 && !x.unsettled {
-		return nil
-	}
-	next := x.set.With(c.changed, c.removed)
-	next.Places = placed(x.set.Places, c.places)
+	places, moved := placed(x.set.Places, c.places)
+	findings, news := x.set.Findings, false
 	if x.unsettled {
-		next.Findings = x.findings()
+		all := x.findings()
+		if news = !slices.Equal(all, findings); news {
+			findings = all
+		}
 		x.unsettled = false
 	}
-	x.set = next
-	return next
+	if len(c.changed) == 0 && len(c.removed) == 0 && !moved && !news {
+		return nil
+	}
+	x.set = x.set.With(c.changed, c.removed)
+	x.set.Places, x.set.Findings = places, findings
+	return x.set
 }
 
 // placed gives the places after a change; the map is shared if none changed.
-func placed(old, changes map[object.Key]object.Place) map[object.Key]object.Place {
+func placed(old, changes map[object.Key]object.Place) (places map[object.Key]object.Place, moved bool) {
 	same := true
 	for k, p := range changes {
 		if was, ok := old[k]; was != p || ok == (p == object.Place{}) {
@@ -232,7 +238,7 @@ func placed(old, changes map[object.Key]object.Place) map[object.Key]object.Plac
 		}
 	}
 	if same {
-		return old
+		return old, false
 	}
 	next := maps.Clone(old)
 	for k, p := range changes {
@@ -242,7 +248,7 @@ func placed(old, changes map[object.Key]object.Place) map[object.Key]object.Plac
 			next[k] = p
 		}
 	}
-	return next
+	return next, true
 }
 
 // resolve decides what is in effect for a key.
@@ -268,7 +274,7 @@ func (x *index) resolve(k object.Key, c *change, settle time.Duration) {
 		l.object, l.spec, l.whole = x.revive(k)
 	}
 	x.enact(k, was, l, c)
-	x.note(k, notesOf(k, claims, l))
+	x.note(k, x.notesOf(k, claims, l))
 }
 
 // missing decides about a key that no file claims.
@@ -441,7 +447,7 @@ func (x *index) note(k object.Key, notes []object.Finding) {
 }
 
 // notesOf says which of several claims wins, and what becomes of a wrong one.
-func notesOf(k object.Key, claims []claim, l *live) []object.Finding {
+func (x *index) notesOf(k object.Key, claims []claim, l *live) []object.Finding {
 	var notes []object.Finding
 	for _, c := range claims[1:] {
 		notes = append(notes, object.Finding{
@@ -453,7 +459,7 @@ func notesOf(k object.Key, claims []claim, l *live) []object.Finding {
 	switch {
 	case l.wrong && l.object != nil:
 		notes = append(notes, lastGood(k, l.place))
-	case l.wrong:
+	case l.wrong && x.running:
 		notes = append(notes, object.Finding{
 			Severity: object.Info, Object: k, Place: l.place, Reason: ReasonNotUsed,
 			Message: "is left out until it is mended; there is no earlier good version",

@@ -64,7 +64,7 @@ func locate(docs []*pointer, f *object.Finding, at object.Place) {
 
 // pathOf finds an object in a document, which may be a List.
 func pathOf(n *yaml3.Node, path string, k object.Key, depth int) (string, bool) {
-	if names(n, k) {
+	if isAbout(n, k) {
 		return path, true
 	}
 	_, list, ok := find(n, []string{"items"})
@@ -79,9 +79,9 @@ func pathOf(n *yaml3.Node, path string, k object.Key, depth int) (string, bool) 
 	return "", false
 }
 
-// names says whether a node is the object of a key. An item of a ServiceList
+// isAbout says whether a node is the object of a key. An item of a ServiceList
 // need not say its kind, and a namespace may be left out.
-func names(n *yaml3.Node, k object.Key) bool {
+func isAbout(n *yaml3.Node, k object.Key) bool {
 	field := func(path string) string {
 		if _, v, ok := find(n, schema.Steps(path)); ok {
 			return v.Value

@@ -68,8 +68,10 @@ type ledger struct {
 
 func newLoop(f *Folder, emit func(*object.Set)) *loop {
 	r := newReader()
+	x := newIndex(r.checker)
+	x.running = true
 	return &loop{
-		Folder: f, emit: emit, reader: r, index: newIndex(r.checker),
+		Folder: f, emit: emit, reader: r, index: x,
 		dirty: map[string]int{}, writing: map[string]unfinished{}, folders: map[string]struct{}{},
 		missing: map[string]struct{}{}, standing: map[string]object.Finding{},
 		ledger: ledger{done: make(chan error, 1)},
@@ -306,22 +308,18 @@ func (l *loop) readDirty() {
 				f.bad = errIrregular
 			}
 		}
-		l.take(f)
+		if l.changed(f) {
+			l.index.use(l.reader.file(f, l.index.files[path]))
+			l.used = time.Now()
+		}
 	}
 	clear(l.dirty)
 }
 
-// take reads a file if it changed.
-func (l *loop) take(f found) {
+// changed says whether a file may say something else than when it was read.
+func (l *loop) changed(f found) bool {
 	old := l.index.files[f.path]
-	if old != nil && f.bad == nil && old.id == f.id && !unread(old) {
-		return
-	}
-	if old != nil && f.bad != nil && unread(old) && old.id == f.id {
-		return
-	}
-	l.index.use(l.reader.file(f, old))
-	l.used = time.Now()
+	return old == nil || old.id != f.id || unread(old) != (f.bad != nil)
 }
 
 // look walks over all paths.
@@ -347,6 +345,7 @@ func (l *loop) look(now time.Time) {
 			w.findings = append(w.findings, absent(p, err))
 		}
 	}
+	var read []found
 	for _, f := range w.files {
 		if _, busy := l.writing[f.path]; busy {
 			continue
@@ -355,7 +354,13 @@ func (l *loop) look(now time.Time) {
 			l.writing[f.path] = unfinished{root: f.root, first: now, last: now}
 			continue // it may be half copied; if it is closed before, the better
 		}
-		l.take(f)
+		if l.changed(f) {
+			read = append(read, f)
+		}
+	}
+	for _, f := range l.reader.all(read, l.index.files) {
+		l.index.use(f)
+		l.used = time.Now()
 	}
 	for path := range l.index.files {
 		if _, still := w.seen[path]; !still {

@@ -27,7 +27,6 @@ package source
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"time"
@@ -80,25 +79,9 @@ func Read(paths []string) (*object.Set, error) {
 			return nil, fmt.Errorf("read %s: %s", p, cause(err))
 		}
 	}
-	for _, f := range w.files {
-		x.use(r.file(f, nil))
+	for _, f := range r.all(w.files, nil) {
+		x.use(f)
 	}
 	x.say(w.findings)
-	set := x.commit(time.Now(), 0)
-	if set == nil {
-		return nil, errors.New("read: nothing")
-	}
-	return set, nil
-}
-
-// file reads what a walk found.
-func (r *reader) file(f found, old *file) *file {
-	if f.bad != nil {
-		return &file{path: f.path, root: f.root, id: f.id, broken: true, findings: []object.Finding{unreadable(f.path, f.bad)}}
-	}
-	next := r.read(f.path, old)
-	if next != old {
-		next.root = f.root
-	}
-	return next
+	return x.commit(time.Now(), 0), nil // never nil: a first Set has a namespace
 }
