@@ -273,11 +273,13 @@ type Limits struct {
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	Connections int32 `json:"connections,omitempty"`
-	// BufferedBytes held for one connection in one direction. Default 131072.
+	// BufferedBytes of what a client sends that are held before somebody takes
+	// them: requests that it pipelines, and the beginning of a body that is kept
+	// so that the request can be given to another endpoint. Default 65536.
 	//
 	// +optional
-	// +kubebuilder:validation:Minimum=65536
-	// +kubebuilder:validation:Maximum=67108864
+	// +kubebuilder:validation:Minimum=16384
+	// +kubebuilder:validation:Maximum=1048576
 	BufferedBytes int32 `json:"bufferedBytes,omitempty"`
 	// Pending requests in flight to one endpoint. Default 10000.
 	//
@@ -288,7 +290,7 @@ type Limits struct {
 	// Default 256.
 	//
 	// +optional
-	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Minimum=1
 	UpstreamIdle *int32 `json:"upstreamIdle,omitempty"`
 }
 

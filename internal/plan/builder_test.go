@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
 func certPart(name string, rsa bool, names ...string) Part {
@@ -357,7 +356,7 @@ func TestSettingsHaveDefaults(t *testing.T) {
 	b := NewBuilder()
 	p, _ := b.Apply([]Part{{Key: Key{KindSettings, "default"}, Settings: &Settings{MaxHeaders: 7, IdleTimeout: -1, FaultDetail: DetailBrief}}}, nil)
 	s := p.Settings()
-	if s.MaxHeaders != 7 || s.FaultDetail != DetailBrief || s.IdleTimeout != 120*time.Second {
+	if s.MaxHeaders != 7 || s.FaultDetail != DetailBrief || s.IdleTimeout != DefaultSettings().IdleTimeout {
 		t.Errorf("got %+v", s)
 	}
 	v := reflect.ValueOf(*s)
