@@ -68,8 +68,6 @@ type Config struct {
 	// to the data plane as they are, so that it can outlive this process.
 	Stdout, Stderr io.Writer
 	Version        admin.Version
-	// Command starts the data plane; empty: this program with "dataplane".
-	Command []string
 	// Abort, when closed, ends all patience: what still drains or stops is
 	// killed. Nil never does.
 	Abort <-chan struct{}

@@ -55,19 +55,11 @@ func (p *plane) user() user { return p.as }
 
 // program is what is executed as the data plane: the very file that we run,
 // whatever stands at its path by now.
-func (p *plane) program() string {
-	if len(p.cfg.Command) > 0 {
-		return p.cfg.Command[0]
-	}
-	return "/proc/self/exe"
-}
+const program = "/proc/self/exe"
 
 // args are what the data plane is told. The descriptors are those of spawn.
 func (p *plane) args() []string {
-	args := slices.Clone(p.cfg.Command)
-	if len(args) == 0 {
-		args = []string{"windrose", "dataplane"}
-	}
+	args := []string{"windrose", "dataplane"}
 	if p.cfg.JSON {
 		args = append(args, "--log-format", "json")
 	}
@@ -162,14 +154,14 @@ func (p *plane) await(ctx context.Context, next *process) {
 
 func (p *plane) start() (*process, error) {
 	folders := [2]*os.File{p.state.feed, p.state.plane}
-	next, err := spawn(p.program(), p.args(), p.as, folders, p.cfg.Stdout, p.cfg.Stderr)
+	next, err := spawn(p.args(), p.as, folders, p.cfg.Stdout, p.cfg.Stderr)
 	if p.as.drop && (errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)) {
 		p.log.Warn("the data plane keeps root's rights: it cannot run as an unprivileged user",
 			"err", err, "mend", "let others execute the windrose program, and run windrose with CAP_SETUID, CAP_SETGID and CAP_NET_BIND_SERVICE")
-		next, err = spawn(p.program(), p.args(), user{}, folders, p.cfg.Stdout, p.cfg.Stderr)
+		next, err = spawn(p.args(), user{}, folders, p.cfg.Stdout, p.cfg.Stderr)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("start %s: %w", p.program(), err)
+		return nil, fmt.Errorf("start the data plane: %w", err)
 	}
 	p.log.Info("data plane started", "pid", next.PID)
 	if err := p.state.remember(next.identity); err != nil {

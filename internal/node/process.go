@@ -48,7 +48,7 @@ type process struct {
 
 // spawn starts a data plane as the user. It finds the folders as descriptors 3
 // and 4.
-func spawn(program string, args []string, u user, folders [2]*os.File, stdout, stderr io.Writer) (*process, error) {
+func spawn(args []string, u user, folders [2]*os.File, stdout, stderr io.Writer) (*process, error) {
 	cmd := &exec.Cmd{
 		Path: program, Args: args, Stdout: stdout, Stderr: stderr, ExtraFiles: folders[:], Env: os.Environ(),
 		// A session of its own: Ctrl-C in the terminal is for windrose, which
