@@ -316,6 +316,11 @@ func (x *exchange) try() {
 		}
 		if err := s.conn.Write(x.sent); err != nil {
 			x.serverLost(err)
+			return
+		}
+		if !x.c.body.Done() && x.c.conn.Readable() {
+			// More of the body came while nobody wanted it: nobody tells again.
+			x.c.conn.Again()
 		}
 		return
 	}

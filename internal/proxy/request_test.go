@@ -380,3 +380,27 @@ func TestAbsoluteForm(t *testing.T) {
 		t.Errorf("got %q, want %q", body, "a.example /x?y")
 	}
 }
+
+// The body of a pipelined request may come while the request before is served.
+func TestBodyThatComesWhileAnotherRequestIsServed(t *testing.T) {
+	came, answer := make(chan struct{}), make(chan struct{})
+	b := endpoint(t, func(p *peer) {
+		p.request()
+		close(came)
+		<-answer
+		p.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+		_, body := p.request()
+		p.send(fmt.Sprintf("HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s", len(body), body))
+	})
+	g := start(t, 1, to(b)...)
+	p := g.dial()
+	p.send("GET / HTTP/1.1\r\nhost: x\r\n\r\nPOST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n")
+	<-came
+	p.send("hello")
+	p.waitSent()
+	close(answer)
+	p.answer("GET")
+	if _, body := p.answer("POST"); body != "hello" {
+		t.Errorf("got %q, want %q", body, "hello")
+	}
+}

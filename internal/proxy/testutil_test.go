@@ -22,3 +22,10 @@ func (b *lockedBuffer) String() string {
 	defer b.mu.Unlock()
 	return b.buf.String()
 }
+
+// grow makes room, so that writing allocates nothing.
+func (b *lockedBuffer) grow(n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.buf.Grow(n)
+}
