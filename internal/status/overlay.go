@@ -53,8 +53,12 @@ func (x problems) listener(s *object.Status, i int) string {
 		why = append(why, m)
 	}
 	for _, socket := range s.Sockets[i] {
-		if m := x[socket]; m != "" {
-			why = append(why, strings.TrimPrefix(socket, "tcp/")+": "+m)
+		m := x[socket]
+		if addr := strings.TrimPrefix(socket, "tcp/"); m != "" && !strings.Contains(m, addr) {
+			m = addr + ": " + m
+		}
+		if m != "" {
+			why = append(why, m)
 		}
 	}
 	return strings.Join(why, "; ")

@@ -52,7 +52,7 @@ func (t *Translator) policyVerdict(name object.Name, port string) verdict {
 	}
 	for _, p := range b.policies {
 		for _, ref := range p.Spec.TargetRefs {
-			if string(ref.Name) == name.Name && (ref.SectionName == nil || *ref.SectionName == "" || string(*ref.SectionName) == port) {
+			if ref.Kind == "Service" && ref.Group == "" && string(ref.Name) == name.Name && (ref.SectionName == nil || *ref.SectionName == "" || string(*ref.SectionName) == port) {
 				return verdict{string(gatewayv1.RouteReasonUnsupportedProtocol), fmt.Sprintf("BackendTLSPolicy %s/%s asks for TLS to Service %s, which windrose does not carry yet", p.Namespace, p.Name, name)}
 			}
 		}
@@ -139,6 +139,10 @@ func (t *Translator) policyConditions(p *gatewayv1.BackendTLSPolicy, key object.
 	for i, ref := range p.Spec.TargetRefs {
 		field := fmt.Sprintf("spec.targetRefs[%d]", i)
 		name := object.Name{Namespace: p.Namespace, Name: string(ref.Name)}
+		if ref.Group != "" || ref.Kind != "Service" {
+			find(field+".kind", string(gatewayv1.PolicyReasonTargetNotFound), fmt.Sprintf("windrose knows no target of kind %s in group %q", ref.Kind, ref.Group), "name a Service")
+			continue
+		}
 		if _, ok := t.set.Services.Get(name.Namespace, name.Name); !ok {
 			find(field+".name", string(gatewayv1.PolicyReasonTargetNotFound), "Service "+name.String()+" does not exist", object.Meant(name.Name, namesIn(t.set.Services, p.Namespace)))
 			continue

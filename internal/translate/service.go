@@ -27,8 +27,10 @@ type services struct {
 	order   []*uses            // by name
 	touched map[*uses]struct{} // ports came or went
 
-	slices map[object.Name][]*discoveryv1.EndpointSlice // by Service
-	pods   map[label][]*v1alpha1.Workload
+	slices  map[object.Name][]*discoveryv1.EndpointSlice // by Service
+	moved   map[object.Name]struct{}                     // whose slices changed in this run
+	orphans map[object.Name]struct{}                     // with slices, but without Service
+	pods    map[label][]*v1alpha1.Workload
 }
 
 // uses are the ports of one Service that are in use, by number.
@@ -53,7 +55,10 @@ type service struct {
 }
 
 func newServices() services {
-	return services{uses: map[object.Name]*uses{}, touched: map[*uses]struct{}{}, slices: map[object.Name][]*discoveryv1.EndpointSlice{}}
+	return services{
+		uses: map[object.Name]*uses{}, touched: map[*uses]struct{}{},
+		slices: map[object.Name][]*discoveryv1.EndpointSlice{}, moved: map[object.Name]struct{}{}, orphans: map[object.Name]struct{}{},
+	}
 }
 
 func (u *uses) find(port int32) (int, bool) {
@@ -103,7 +108,9 @@ func (s *services) update(t *Translator) {
 	if d.workloads.any() {
 		s.pods = indexWorkloads(t.set)
 	}
+	clear(s.moved)
 	s.updateSlices(t)
+	s.updateOrphans(t)
 	if d.services.all || d.slices.all || d.workloads.any() {
 		for _, u := range s.order {
 			s.touched[u] = struct{}{}
@@ -141,6 +148,7 @@ func (s *services) updateSlices(t *Translator) {
 			if s.slices[owner] = list; len(list) == 0 {
 				delete(s.slices, owner)
 			}
+			s.moved[owner] = struct{}{}
 			if u := s.uses[owner]; u != nil {
 				s.touched[u] = struct{}{}
 			}
@@ -173,7 +181,8 @@ func (s *services) refresh(t *Translator, u *uses) {
 	}
 }
 
-func (s *services) collect(r *Result) {
+func (s *services) collect(t *Translator, r *Result) {
+	r.Findings = append(r.Findings, s.orphaned(t)...)
 	for _, u := range s.order {
 		for i, p := range u.ports {
 			r.Parts = append(r.Parts, p.part)
@@ -191,10 +200,8 @@ func (s *services) collect(r *Result) {
 func indexSlices(set *object.Set) map[object.Name][]*discoveryv1.EndpointSlice {
 	index := make(map[object.Name][]*discoveryv1.EndpointSlice, set.EndpointSlices.Len())
 	for _, s := range set.EndpointSlices.All() {
-		if name := s.Labels[discoveryv1.LabelServiceName]; name != "" {
-			key := object.Name{Namespace: s.Namespace, Name: name}
-			index[key] = append(index[key], s)
-		}
+		key := object.Name{Namespace: s.Namespace, Name: s.Labels[discoveryv1.LabelServiceName]}
+		index[key] = append(index[key], s)
 	}
 	return index
 }

@@ -64,6 +64,7 @@ type Translator struct {
 	delta deltas      // from last to set
 
 	grants   map[string][]*grant         // by namespace of the referent
+	useless  []object.Finding            // on grants
 	policies map[object.Name]*backendTLS // by target Service
 
 	gateways gateways
@@ -95,7 +96,7 @@ func (t *Translator) Plan(set *object.Set) *Result {
 	defer func() { t.last = nil }()
 
 	if t.delta.grants.any() {
-		t.grants = indexGrants(set)
+		t.grants, t.useless = indexGrants(set), uselessGrants(set)
 	}
 	if t.delta.policies.any() {
 		t.policies = indexPolicies(set)
@@ -115,7 +116,8 @@ func (t *Translator) assemble() *Result {
 	t.gateways.collect(t, r)
 	t.routes.collect(t, r)
 	t.ingress.collect(r)
-	t.services.collect(r)
+	t.services.collect(t, r)
+	r.Findings = append(r.Findings, t.useless...)
 	r.Findings = append(r.Findings, t.expiry()...)
 	t.secrets.collect(r)
 	r.Parts = order(r.Parts, func(p *plan.Part) string { return string(p.Key.Kind) },
