@@ -147,8 +147,7 @@ func (c *Client) open(ctx context.Context, path string, values url.Values) (io.R
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		var op *net.OpError
-		if errors.As(err, &op) {
+		if op, ok := errors.AsType[*net.OpError](err); ok {
 			err = op.Err
 		}
 		return nil, fmt.Errorf("%w at %s: %w", ErrUnreachable, c.addr, err)

@@ -56,7 +56,7 @@ func writeMetrics(w io.Writer, version Version, v *View, up int) {
 	if n := residentBytes(); n > 0 {
 		one("windrose_control_resident_memory_bytes", "gauge", "Resident memory of the control part.", n)
 	}
-	w.Write(b.Bytes())
+	_, _ = w.Write(b.Bytes()) // an error means that the client has gone
 }
 
 func residentBytes() int {

@@ -63,13 +63,13 @@ type Failure struct {
 func fail(w http.ResponseWriter, status int, what, mend string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(Failure{Error: what, Mend: mend})
+	_ = json.NewEncoder(w).Encode(Failure{Error: what, Mend: mend}) // as in reply
 }
 
 // reply sends v; an error means that the client has gone.
 func reply(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
-	json.NewEncoder(w).Encode(v)
+	_ = json.NewEncoder(w).Encode(v)
 }
 
 // current is the View, or nil after the answer that there is none.
@@ -318,7 +318,7 @@ func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
 		v = &View{Set: &object.Set{}}
 	}
 	writeMetrics(w, s.cfg.Version, v, up)
-	w.Write(page)
+	_, _ = w.Write(page) // as in reply
 }
 
 // fetch gets the data plane's page, whole or not at all.

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -118,7 +119,7 @@ func serve(t *testing.T, folder string) string {
 	set = withStatuses(set)
 	now := func() time.Time { return time.Time{} }
 	result := translate.New(translate.Env{Addresses: []string{"192.0.2.1"}}).Plan(set)
-	findings := append(set.Findings, source.Locate(set, result.Findings)...)
+	findings := slices.Concat(set.Findings, source.Locate(set, result.Findings))
 	object.SortFindings(findings)
 	s, err := admin.Listen(admin.Config{
 		Addr: "127.0.0.1:0", Version: admin.Version{Version: "v1.2.3", Commit: "abc", Go: "go1", OS: "linux", Arch: "amd64"},

@@ -303,6 +303,7 @@ func (a *app) truth(s metav1.ConditionStatus) cell {
 		return cell{text: string(s), paint: a.colors.green}
 	case metav1.ConditionFalse:
 		return cell{text: string(s), paint: a.colors.red}
+	case metav1.ConditionUnknown:
 	}
 	return cell{text: printable(string(s)), paint: a.colors.yellow}
 }

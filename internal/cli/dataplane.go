@@ -30,7 +30,7 @@ func (a *app) dataplaneCommand() *cobra.Command {
 				log = slog.New(slog.NewJSONHandler(a.stderr, nil))
 			}
 			log = log.With("process", "dataplane")
-			cfg.Node, cfg.Version = node.NodeName(os.Getpid()), buildVersion().Version
+			cfg.Node, cfg.Version = node.DataPlaneName(os.Getpid()), buildVersion().Version
 			cfg.Log, cfg.Say = a.stdout, log.Info
 			// Who reads our output may be gone, with the control part. That must
 			// not end traffic: writing fails then, and no more.

@@ -205,7 +205,7 @@ func (a *app) conditions(w io.Writer, indent, title string, all []metav1.Conditi
 		}
 		t.add(plain(c.Type), a.truth(c.Status), plain(c.Reason), plain(since), plain(c.Message))
 	}
-	t.write(w)
+	_ = t.write(w) // as with all that describe prints
 }
 
 func (a *app) describeDetails(w io.Writer, it admin.Item) {

@@ -280,7 +280,7 @@ func (g *get) rows(it admin.Item) ([][]cell, error) {
 	}
 	var rows [][]cell
 	for _, r := range list {
-		cells := append(r.cells, plain(age(o)))
+		cells := slices.Concat(r.cells, []cell{plain(age(o))})
 		if g.allNamespaces && !g.kind.cluster {
 			cells = slices.Insert(cells, 0, plain(it.Namespace))
 		}

@@ -22,7 +22,7 @@ func listenersOf(o metav1.Object) []listener {
 	switch t := o.(type) {
 	case *gatewayv1.Gateway:
 		for _, l := range t.Spec.Listeners {
-			x := listener{name: string(l.Name), protocol: string(l.Protocol), port: int32(l.Port), host: hostOf(l.Hostname)}
+			x := listener{name: string(l.Name), protocol: string(l.Protocol), port: l.Port, host: hostOf(l.Hostname)}
 			for _, st := range t.Status.Listeners {
 				if st.Name == l.Name {
 					x.attached, x.conditions = st.AttachedRoutes, st.Conditions
@@ -32,7 +32,7 @@ func listenersOf(o metav1.Object) []listener {
 		}
 	case *gatewayv1.ListenerSet:
 		for _, l := range t.Spec.Listeners {
-			x := listener{name: string(l.Name), protocol: string(l.Protocol), port: int32(l.Port), host: hostOf(l.Hostname)}
+			x := listener{name: string(l.Name), protocol: string(l.Protocol), port: l.Port, host: hostOf(l.Hostname)}
 			for _, st := range t.Status.Listeners {
 				if st.Name == l.Name {
 					x.attached, x.conditions = st.AttachedRoutes, st.Conditions

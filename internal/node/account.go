@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -104,10 +105,8 @@ func listening(parts []*plan.Part, w word) []string {
 				continue
 			}
 			line := fmt.Sprintf("%s on %s (%s)", url(l, addr), addr, strings.ReplaceAll(part.Key.Name, "/", " "))
-			for _, why := range []string{trouble[name], trouble[part.Key.Name]} {
-				if why != "" {
-					line += ": FAILED: " + why
-				}
+			if why := cmp.Or(trouble[name], trouble[part.Key.Name]); why != "" {
+				line += ": FAILED: " + why
 			}
 			lines = append(lines, line)
 		}

@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 }
 
 func runDataPlane(args []string) {
-	cfg := dataplane.Config{Node: node.NodeName(os.Getpid()), Version: "test", Log: os.Stdout, Say: slog.New(slog.NewTextHandler(os.Stderr, nil)).Info}
+	cfg := dataplane.Config{Node: node.DataPlaneName(os.Getpid()), Version: "test", Log: os.Stdout, Say: slog.New(slog.NewTextHandler(os.Stderr, nil)).Info}
 	flags := flag.NewFlagSet("dataplane", flag.ExitOnError)
 	flags.StringVar(&cfg.Feed, "feed", "", "")
 	flags.StringVar(&cfg.Store, "store", "", "")
@@ -54,7 +54,6 @@ func runDataPlane(args []string) {
 	defer stop()
 	if err := dataplane.Run(ctx, cfg); err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
 	}
 }
 

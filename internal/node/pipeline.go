@@ -150,19 +150,19 @@ func (p *pipeline) peer(peer feed.Peer, err error) {
 func (p *pipeline) heard() word {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.said[NodeName(int(p.node.plane.pid.Load()))]
+	return p.said[DataPlaneName(int(p.node.plane.pid.Load()))]
 }
 
 // serves says whether the data plane with this pid has acked a version.
 func (p *pipeline) serves(pid int) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	w := p.said[NodeName(pid)]
+	w := p.said[DataPlaneName(pid)]
 	return w.ack.Version > 0 && w.ack.Refused == ""
 }
 
-// NodeName is how the data plane with a pid calls itself on the plan stream.
-func NodeName(pid int) string { return fmt.Sprintf("dataplane-%d", pid) }
+// DataPlaneName is how the data plane with a pid calls itself on the plan stream.
+func DataPlaneName(pid int) string { return fmt.Sprintf("dataplane-%d", pid) }
 
 func signal(c chan struct{}) {
 	select {

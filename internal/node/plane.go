@@ -173,7 +173,7 @@ func (p *plane) start() (*process, error) {
 // stop lets a data plane drain, and kills it when its time or all patience is
 // over.
 func (p *plane) stop(old *process) {
-	old.handle.Signal(syscall.SIGTERM) // fails only if it has ended
+	_ = old.handle.Signal(syscall.SIGTERM) // fails only if it has ended
 	timer := time.NewTimer(time.Duration(p.drain.Load()) + overtime)
 	defer timer.Stop()
 	select {
@@ -183,7 +183,7 @@ func (p *plane) stop(old *process) {
 		p.log.Error("the data plane does not end in time and is killed", "pid", old.PID)
 	case <-p.cfg.Abort:
 	}
-	old.handle.Kill() // as above
+	_ = old.handle.Kill() // as above
 	timer.Reset(overtime)
 	select {
 	case <-old.exited:

@@ -66,7 +66,7 @@ func spawn(args []string, u user, folders [2]*os.File, stdout, stderr io.Writer)
 	p.Start, _ = startTime(p.PID) // not yet reaped, so it is there
 	go func() {
 		defer close(p.exited)
-		cmd.Wait() // how it ended is in its own words on stderr
+		_ = cmd.Wait() // how it ended is in its own words on stderr
 	}()
 	return p, nil
 }
@@ -122,7 +122,7 @@ func awaitExit(pidfd *os.File) {
 		return
 	}
 	// An error would mean that the file is closed, which nobody else does.
-	raw.Read(func(fd uintptr) bool {
+	_ = raw.Read(func(fd uintptr) bool {
 		set := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 		n, err := unix.Poll(set, 0)
 		return n > 0 || err != nil && !errors.Is(err, unix.EINTR)

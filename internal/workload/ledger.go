@@ -96,7 +96,7 @@ func (l *ledger) remove(pid int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.book.Processes, pid)
-	l.write() // an entry too many is harmless: its start time will not fit
+	_ = l.write() // an entry too many is harmless: its start time will not fit
 }
 
 // write needs l.mu. The rename makes it whole or not at all.
@@ -144,7 +144,7 @@ func (l *ledger) endLeftovers(ctx context.Context, log *slog.Logger) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	clear(l.book.Processes)
-	l.write() // as in remove
+	_ = l.write() // as in remove
 }
 
 // leftovers finds the living processes that belong to the ledger: those it
@@ -199,7 +199,7 @@ func signalProcess(pid int, start uint64, sig unix.Signal) {
 	}
 	defer unix.Close(fd)
 	if st, err := readStat(pid); err == nil && st.start == start {
-		unix.PidfdSendSignal(fd, sig, nil, 0) // fails only if it is gone or not ours
+		_ = unix.PidfdSendSignal(fd, sig, nil, 0) // fails only if it is gone or not ours
 	}
 }
 

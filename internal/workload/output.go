@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"strings"
@@ -49,11 +50,11 @@ func (o *output) read(r io.Reader, stream string) {
 	b := bufio.NewReaderSize(r, maxLine)
 	for {
 		line, err := b.ReadSlice('\n')
-		cut := err == bufio.ErrBufferFull
+		cut := errors.Is(err, bufio.ErrBufferFull)
 		if len(line) > 0 {
 			o.take(stream, line, cut)
 		}
-		for err == bufio.ErrBufferFull {
+		for errors.Is(err, bufio.ErrBufferFull) {
 			_, err = b.ReadSlice('\n')
 		}
 		if err != nil {

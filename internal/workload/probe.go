@@ -51,8 +51,8 @@ func newCheck(t *target) (*check, error) {
 		return &check{addr: net.JoinHostPort(t.address(), port), period: 2 * time.Second, timeout: time.Second, threshold: 1, once: true}, nil
 	}
 	c := &check{
-		period:    seconds(p.PeriodSeconds, 2),
-		timeout:   seconds(p.TimeoutSeconds, 1),
+		period:    seconds(p.PeriodSeconds, 2*time.Second),
+		timeout:   seconds(p.TimeoutSeconds, time.Second),
 		threshold: int(max(p.FailureThreshold, 0)),
 	}
 	if c.threshold == 0 {
@@ -83,7 +83,7 @@ func newCheck(t *target) (*check, error) {
 
 func seconds(n int32, otherwise time.Duration) time.Duration {
 	if n < 1 {
-		return otherwise * time.Second
+		return otherwise
 	}
 	return time.Duration(n) * time.Second
 }

@@ -196,7 +196,7 @@ func (p *process) wait(outputs [2]*os.File, out *output) {
 	p.reaped = true
 	p.ended = time.Now()
 	p.mu.Unlock()
-	p.cmd.Wait() // its state is read by how
+	_ = p.cmd.Wait() // its state is read by how
 
 	// A process that left the group may hold the pipes for ever.
 	late := time.AfterFunc(time.Second, func() {
@@ -230,7 +230,7 @@ func (p *process) signal(sig syscall.Signal) {
 		p.stopping = true
 	}
 	if !p.reaped {
-		unix.Kill(-p.pid, sig) // fails only if nobody is there
+		_ = unix.Kill(-p.pid, sig) // fails only if nobody is there
 	}
 }
 

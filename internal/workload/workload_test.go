@@ -189,7 +189,7 @@ func helper(t *testing.T, name, mode string, env ...v1alpha1.EnvVar) *v1alpha1.W
 		t.Fatal(err)
 	}
 	w := command(name, exe)
-	w.Spec.Env = append(env, v1alpha1.EnvVar{Name: "HELPER", Value: mode})
+	w.Spec.Env = append(slices.Clip(env), v1alpha1.EnvVar{Name: "HELPER", Value: mode})
 	return w
 }
 
