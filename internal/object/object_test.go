@@ -119,8 +119,11 @@ func TestRender(t *testing.T) {
 		f    object.Finding
 		want string
 	}{
-		{"all of it", object.Finding{Severity: object.Error, Object: key, Field: "spec.type", Reason: "Invalid", Message: "wrong", Mend: "mend it", Excerpt: "  type: x", Place: object.Place{File: "a.yaml", Line: 2, Column: 9}},
-			"a.yaml:2:9: error: Service default/a: spec.type: wrong [Invalid]\n    type: x\n          ^\n  mend it\n"},
+		{
+			"all of it",
+			object.Finding{Severity: object.Error, Object: key, Field: "spec.type", Reason: "Invalid", Message: "wrong", Mend: "mend it", Excerpt: "  type: x", Place: object.Place{File: "a.yaml", Line: 2, Column: 9}},
+			"a.yaml:2:9: error: Service default/a: spec.type: wrong [Invalid]\n    type: x\n          ^\n  mend it\n",
+		},
 		{"next to nothing", object.Finding{Severity: object.Info, Message: "so"}, "info: so\n"},
 		{"a place without line", object.Finding{Severity: object.Warning, Message: "so", Place: object.Place{File: "a.yaml"}}, "a.yaml: warning: so\n"},
 		{"a wide letter before the caret", object.Finding{Severity: object.Error, Message: "so", Excerpt: "é: x", Place: object.Place{File: "a", Line: 1, Column: 5}}, "a:1:5: error: so\n    é: x\n       ^\n"},

@@ -21,18 +21,24 @@ import (
 // maxData is what a Secret or ConfigMap may hold.
 const maxData = 1 << 20
 
-func checkNamespace(o metav1.Object, _ *report) {
-	// Selectors of listeners count on this label; on a cluster it is always there.
-	labels := maps.Clone(o.GetLabels())
-	if labels == nil {
-		labels = map[string]string{}
+// checked makes a check of one type fit for the table of kinds.
+func checked[T metav1.Object](check func(o T, r *report)) func(metav1.Object, *report) {
+	return func(o metav1.Object, r *report) {
+		if o, ok := o.(T); ok {
+			check(o, r)
+		}
 	}
-	labels[corev1.LabelMetadataName] = o.GetName()
-	o.SetLabels(labels)
 }
 
-func checkService(o metav1.Object, r *report) {
-	s := o.(*corev1.Service)
+func checkNamespace(ns *corev1.Namespace, _ *report) {
+	// Selectors of listeners count on this label; on a cluster it is always there.
+	if ns.Labels == nil {
+		ns.Labels = map[string]string{}
+	}
+	ns.Labels[corev1.LabelMetadataName] = ns.Name
+}
+
+func checkService(s *corev1.Service, r *report) {
 	defaultService(&s.Spec)
 	spec := field.NewPath("spec")
 	r.errors(oneOf(spec.Child("type"), s.Spec.Type, corev1.ServiceTypeClusterIP, corev1.ServiceTypeNodePort, corev1.ServiceTypeLoadBalancer, corev1.ServiceTypeExternalName))
@@ -124,8 +130,7 @@ func checkServicePorts(s *corev1.Service, r *report) {
 	}
 }
 
-func checkEndpointSlice(o metav1.Object, r *report) {
-	s := o.(*discoveryv1.EndpointSlice)
+func checkEndpointSlice(s *discoveryv1.EndpointSlice, r *report) {
 	if s.AddressType == "" {
 		r.err(field.Required(field.NewPath("addressType"), "is missing"))
 	} else {
@@ -202,8 +207,7 @@ var secretKeys = map[corev1.SecretType][]string{
 	corev1.SecretTypeDockercfg:        {corev1.DockerConfigKey},
 }
 
-func checkSecret(o metav1.Object, r *report) {
-	s := o.(*corev1.Secret)
+func checkSecret(s *corev1.Secret, r *report) {
 	if len(s.StringData) > 0 && s.Data == nil {
 		s.Data = make(map[string][]byte, len(s.StringData))
 	}
@@ -229,8 +233,7 @@ func checkSecret(o metav1.Object, r *report) {
 	}
 }
 
-func checkConfigMap(o metav1.Object, r *report) {
-	m := o.(*corev1.ConfigMap)
+func checkConfigMap(m *corev1.ConfigMap, r *report) {
 	size := 0
 	for _, key := range slices.Sorted(maps.Keys(m.Data)) {
 		r.errors(messages(field.NewPath("data").Key(key), key, validation.IsConfigMapKey(key)))

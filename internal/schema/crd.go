@@ -221,10 +221,10 @@ func child(s *structural.Structural, step string) *structural.Structural {
 func Steps(path string) []string {
 	var steps []string
 	for path != "" {
-		switch {
-		case path[0] == '.':
+		switch path[0] {
+		case '.':
 			path = path[1:]
-		case path[0] == '[':
+		case '[':
 			end := strings.IndexByte(path, ']')
 			if end < 0 {
 				return append(steps, path[1:])

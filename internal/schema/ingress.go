@@ -6,7 +6,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
@@ -14,8 +13,7 @@ import (
 // annotationIngressClass is what spec.ingressClassName took the place of.
 const annotationIngressClass = "kubernetes.io/ingress.class"
 
-func checkIngress(o metav1.Object, r *report) {
-	in := o.(*networkingv1.Ingress)
+func checkIngress(in *networkingv1.Ingress, r *report) {
 	spec := field.NewPath("spec")
 	if len(in.Spec.Rules) == 0 && in.Spec.DefaultBackend == nil {
 		r.err(field.Invalid(spec, nil, "needs rules or a defaultBackend"))
@@ -133,8 +131,7 @@ func checkIngressBackend(b *networkingv1.IngressBackend, path *field.Path, r *re
 	}
 }
 
-func checkIngressClass(o metav1.Object, r *report) {
-	c := o.(*networkingv1.IngressClass)
+func checkIngressClass(c *networkingv1.IngressClass, r *report) {
 	controller := field.NewPath("spec", "controller")
 	switch {
 	case c.Spec.Controller == "":

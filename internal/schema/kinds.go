@@ -62,13 +62,13 @@ var makers = map[string]func() typed{
 
 // core are the kinds of Kubernetes itself that windrose reads.
 var core = []kind{
-	{version: "v1", name: "Service", label: true, make: func() typed { return &corev1.Service{} }, check: checkService},
-	{version: "v1", name: "Secret", make: func() typed { return &corev1.Secret{} }, check: checkSecret},
-	{version: "v1", name: "ConfigMap", make: func() typed { return &corev1.ConfigMap{} }, check: checkConfigMap},
-	{version: "v1", name: "Namespace", cluster: true, label: true, make: func() typed { return &corev1.Namespace{} }, check: checkNamespace},
-	{group: "discovery.k8s.io", version: "v1", name: "EndpointSlice", make: func() typed { return &discoveryv1.EndpointSlice{} }, check: checkEndpointSlice},
-	{group: "networking.k8s.io", version: "v1", name: "Ingress", make: func() typed { return &networkingv1.Ingress{} }, check: checkIngress},
-	{group: "networking.k8s.io", version: "v1", name: "IngressClass", cluster: true, make: func() typed { return &networkingv1.IngressClass{} }, check: checkIngressClass},
+	{version: "v1", name: "Service", label: true, make: func() typed { return &corev1.Service{} }, check: checked(checkService)},
+	{version: "v1", name: "Secret", make: func() typed { return &corev1.Secret{} }, check: checked(checkSecret)},
+	{version: "v1", name: "ConfigMap", make: func() typed { return &corev1.ConfigMap{} }, check: checked(checkConfigMap)},
+	{version: "v1", name: "Namespace", cluster: true, label: true, make: func() typed { return &corev1.Namespace{} }, check: checked(checkNamespace)},
+	{group: "discovery.k8s.io", version: "v1", name: "EndpointSlice", make: func() typed { return &discoveryv1.EndpointSlice{} }, check: checked(checkEndpointSlice)},
+	{group: "networking.k8s.io", version: "v1", name: "Ingress", make: func() typed { return &networkingv1.Ingress{} }, check: checked(checkIngress)},
+	{group: "networking.k8s.io", version: "v1", name: "IngressClass", cluster: true, make: func() typed { return &networkingv1.IngressClass{} }, check: checked(checkIngressClass)},
 }
 
 // moved are groups that kinds have left.

@@ -52,9 +52,9 @@ func (r *report) err(e *field.Error) {
 	case field.ErrorTypeTooLong, field.ErrorTypeTooMany:
 		r.add(object.Error, ReasonTooLong, path, or(bounded(e.Detail), "is too long"))
 	case field.ErrorTypeTypeInvalid:
-		r.add(object.Error, ReasonWrongType, path, plain(path, e.Detail))
+		r.add(object.Error, ReasonWrongType, path, plain(e.Detail))
 	default:
-		r.add(object.Error, ReasonInvalid, path, r.value(e.BadValue, plain(path, e.Detail)))
+		r.add(object.Error, ReasonInvalid, path, r.value(e.BadValue, plain(e.Detail)))
 	}
 }
 
@@ -102,7 +102,7 @@ func scalar(v any) (string, bool) {
 
 // plain takes away what the OpenAPI library says about where a value was
 // found: `spec.rules[0].name in body must be of type string: "integer"`.
-func plain(path, detail string) string {
+func plain(detail string) string {
 	if _, after, ok := strings.Cut(detail, " in body "); ok {
 		detail = after
 	}

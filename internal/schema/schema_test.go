@@ -60,49 +60,87 @@ var cases = []struct {
 	want       []string
 }{
 	{"a good route", head(gw, "HTTPRoute") + "spec: {parentRefs: [{name: web}], rules: [{backendRefs: [{name: a, port: 80}]}]}", nil},
-	{"a field that is nearly right", head(gw, "HTTPRoute") + "spec: {rules: [{backendRef: [{name: a, port: 80}]}]}",
-		[]string{`error spec.rules[0].backendRef UnknownField | did you mean "backendRefs"?`}},
-	{"a value of an enum that is nearly right", head(gw, "Gateway") + "spec: {gatewayClassName: w, listeners: [{name: a, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: Al}}}]}",
-		[]string{`error spec.listeners[0].allowedRoutes.namespaces.from NotSupported | did you mean "All"?`}},
-	{"a string for a number", head(gw, "Gateway") + `spec: {gatewayClassName: w, listeners: [{name: a, port: "80", protocol: HTTP}]}`,
-		[]string{"error spec.listeners[0].port WrongType"}},
-	{"a missing field", head(gw, "Gateway") + `spec: {gatewayClassName: w, listeners: [{name: a, protocol: HTTP}]}`,
-		[]string{"error spec.listeners[0].port Required"}},
-	{"a port out of range", head(gw, "Gateway") + `spec: {gatewayClassName: w, listeners: [{name: a, port: 70000, protocol: HTTP}]}`,
-		[]string{"error spec.listeners[0].port Invalid"}},
-	{"two listeners of one name", head(gw, "Gateway") + `spec: {gatewayClassName: w, listeners: [{name: a, port: 80, protocol: HTTP}, {name: a, port: 81, protocol: HTTP}]}`,
-		[]string{"error spec.listeners Invalid", "error spec.listeners[1] Duplicate"}},
-	{"two listeners of one port and protocol", head(gw, "Gateway") + `spec: {gatewayClassName: w, listeners: [{name: a, port: 80, protocol: HTTP}, {name: b, port: 80, protocol: HTTP}]}`,
-		[]string{"error spec.listeners Invalid"}},
-	{"TLS settings on an HTTP listener", head(gw, "Gateway") + `spec: {gatewayClassName: w, listeners: [{name: a, port: 80, protocol: HTTP, tls: {certificateRefs: [{name: s}]}}]}`,
-		[]string{"error spec.listeners Invalid"}},
-	{"replacing a prefix without matching one", head(gw, "HTTPRoute") + `spec:
+	{
+		"a field that is nearly right", head(gw, "HTTPRoute") + "spec: {rules: [{backendRef: [{name: a, port: 80}]}]}",
+		[]string{`error spec.rules[0].backendRef UnknownField | did you mean "backendRefs"?`},
+	},
+	{
+		"a value of an enum that is nearly right", head(gw, "Gateway") + "spec: {gatewayClassName: w, listeners: [{name: a, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: Al}}}]}",
+		[]string{`error spec.listeners[0].allowedRoutes.namespaces.from NotSupported | did you mean "All"?`},
+	},
+	{
+		"a string for a number", head(gw, "Gateway") + `spec: {gatewayClassName: w, listeners: [{name: a, port: "80", protocol: HTTP}]}`,
+		[]string{"error spec.listeners[0].port WrongType"},
+	},
+	{
+		"a missing field", head(gw, "Gateway") + `spec: {gatewayClassName: w, listeners: [{name: a, protocol: HTTP}]}`,
+		[]string{"error spec.listeners[0].port Required"},
+	},
+	{
+		"a port out of range", head(gw, "Gateway") + `spec: {gatewayClassName: w, listeners: [{name: a, port: 70000, protocol: HTTP}]}`,
+		[]string{"error spec.listeners[0].port Invalid"},
+	},
+	{
+		"two listeners of one name", head(gw, "Gateway") + `spec: {gatewayClassName: w, listeners: [{name: a, port: 80, protocol: HTTP}, {name: a, port: 81, protocol: HTTP}]}`,
+		[]string{"error spec.listeners Invalid", "error spec.listeners[1] Duplicate"},
+	},
+	{
+		"two listeners of one port and protocol", head(gw, "Gateway") + `spec: {gatewayClassName: w, listeners: [{name: a, port: 80, protocol: HTTP}, {name: b, port: 80, protocol: HTTP}]}`,
+		[]string{"error spec.listeners Invalid"},
+	},
+	{
+		"TLS settings on an HTTP listener", head(gw, "Gateway") + `spec: {gatewayClassName: w, listeners: [{name: a, port: 80, protocol: HTTP, tls: {certificateRefs: [{name: s}]}}]}`,
+		[]string{"error spec.listeners Invalid"},
+	},
+	{
+		"replacing a prefix without matching one", head(gw, "HTTPRoute") + `spec:
   rules:
   - matches: [{path: {type: Exact, value: /a}}]
     filters: [{type: URLRewrite, urlRewrite: {path: {type: ReplacePrefixMatch, replacePrefixMatch: /b}}}]`,
-		[]string{"error spec.rules[0] Invalid"}},
-	{"a filter without its settings", head(gw, "HTTPRoute") + `spec: {rules: [{filters: [{type: URLRewrite}]}]}`,
-		[]string{"error spec.rules[0].filters[0] Invalid"}},
-	{"a path without a slash", head(gw, "HTTPRoute") + `spec: {rules: [{matches: [{path: {type: PathPrefix, value: a}}]}]}`,
-		[]string{"error spec.rules[0].matches[0].path Invalid"}},
-	{"a service reference without a port", head(gw, "HTTPRoute") + `spec: {rules: [{backendRefs: [{name: a}]}]}`,
-		[]string{"error spec.rules[0].backendRefs[0] Invalid"}},
-	{"a header matched twice", head(gw, "HTTPRoute") + `spec: {rules: [{matches: [{headers: [{name: a, value: b}, {name: a, value: c}]}]}]}`,
-		[]string{"error spec.rules[0].matches[0].headers[1] Duplicate"}},
+		[]string{"error spec.rules[0] Invalid"},
+	},
+	{
+		"a filter without its settings", head(gw, "HTTPRoute") + `spec: {rules: [{filters: [{type: URLRewrite}]}]}`,
+		[]string{"error spec.rules[0].filters[0] Invalid"},
+	},
+	{
+		"a path without a slash", head(gw, "HTTPRoute") + `spec: {rules: [{matches: [{path: {type: PathPrefix, value: a}}]}]}`,
+		[]string{"error spec.rules[0].matches[0].path Invalid"},
+	},
+	{
+		"a service reference without a port", head(gw, "HTTPRoute") + `spec: {rules: [{backendRefs: [{name: a}]}]}`,
+		[]string{"error spec.rules[0].backendRefs[0] Invalid"},
+	},
+	{
+		"a header matched twice", head(gw, "HTTPRoute") + `spec: {rules: [{matches: [{headers: [{name: a, value: b}, {name: a, value: c}]}]}]}`,
+		[]string{"error spec.rules[0].matches[0].headers[1] Duplicate"},
+	},
 	{"a status is dropped", head(gw, "HTTPRoute") + "spec: {}\nstatus: {parents: 3}", nil},
-	{"a deprecated version", head("gateway.networking.k8s.io/v1alpha2", "TCPRoute") + "spec: {rules: [{backendRefs: [{name: a, port: 80}]}]}",
-		[]string{"warning apiVersion UnsupportedVersion | use apiVersion: gateway.networking.k8s.io/v1"}},
+	{
+		"a deprecated version", head("gateway.networking.k8s.io/v1alpha2", "TCPRoute") + "spec: {rules: [{backendRefs: [{name: a, port: 80}]}]}",
+		[]string{"warning apiVersion UnsupportedVersion | use apiVersion: gateway.networking.k8s.io/v1"},
+	},
 	{"an older version with the same shape", head("gateway.networking.k8s.io/v1beta1", "HTTPRoute") + "spec: {}", nil},
-	{"a version that never was", head("gateway.networking.k8s.io/v2", "HTTPRoute") + "spec: {}",
-		[]string{"error apiVersion UnsupportedVersion | use apiVersion: gateway.networking.k8s.io/v1"}},
-	{"an Ingress of old", head("extensions/v1beta1", "Ingress") + "spec: {}",
-		[]string{"error apiVersion UnsupportedVersion | use networking.k8s.io/v1"}},
-	{"a kind that is nearly right", head(gw, "HttpRoutes") + "spec: {}",
-		[]string{"error kind UnknownKind | did you mean kind: HTTPRoute?"}},
-	{"a kind of another group", head("v1", "Ingress") + "spec: {}",
-		[]string{"error apiVersion UnknownKind | did you mean apiVersion: networking.k8s.io/v1?"}},
-	{"a group that is nearly right", head("gateway.network.k8s.io/v1", "HTTPRoute") + "spec: {}",
-		[]string{"error apiVersion UnknownKind | did you mean apiVersion: gateway.networking.k8s.io/v1?"}},
+	{
+		"a version that never was", head("gateway.networking.k8s.io/v2", "HTTPRoute") + "spec: {}",
+		[]string{"error apiVersion UnsupportedVersion | use apiVersion: gateway.networking.k8s.io/v1"},
+	},
+	{
+		"an Ingress of old", head("extensions/v1beta1", "Ingress") + "spec: {}",
+		[]string{"error apiVersion UnsupportedVersion | use networking.k8s.io/v1"},
+	},
+	{
+		"a kind that is nearly right", head(gw, "HttpRoutes") + "spec: {}",
+		[]string{"error kind UnknownKind | did you mean kind: HTTPRoute?"},
+	},
+	{
+		"a kind of another group", head("v1", "Ingress") + "spec: {}",
+		[]string{"error apiVersion UnknownKind | did you mean apiVersion: networking.k8s.io/v1?"},
+	},
+	{
+		"a group that is nearly right", head("gateway.network.k8s.io/v1", "HTTPRoute") + "spec: {}",
+		[]string{"error apiVersion UnknownKind | did you mean apiVersion: gateway.networking.k8s.io/v1?"},
+	},
 	{"a kind that is not read", head("apps/v1", "Deployment") + "spec: {anything: 1}", []string{"warning  NotRead"}},
 	{"an experimental kind that is not read", head("gateway.networking.x-k8s.io/v1alpha1", "XMesh") + "spec: {controllerName: a.b/c}", []string{"warning  NotRead"}},
 	{"no kind", "apiVersion: v1\nmetadata: {name: x}", []string{"error  Required"}},
@@ -113,8 +151,10 @@ var cases = []struct {
 	{"a label that is none", "apiVersion: v1\nkind: Service\nmetadata: {name: a, labels: {x: a b}}\nspec: {ports: [{port: 80}]}", []string{"error metadata.labels Invalid"}},
 	{"a label that is a number", "apiVersion: v1\nkind: Service\nmetadata: {name: a, labels: {x: 1}}\nspec: {ports: [{port: 80}]}", []string{"error metadata.labels[x] WrongType | put it in quotes"}},
 	{"an unknown field of the metadata", "apiVersion: v1\nkind: Service\nmetadata: {name: a, lables: {x: a}}\nspec: {ports: [{port: 80}]}", []string{`error metadata.lables UnknownField | did you mean "labels"?`}},
-	{"a namespace for a class", "apiVersion: " + gw + "\nkind: GatewayClass\nmetadata: {name: w, namespace: a}\nspec: {controllerName: windrose.dev/gateway-controller}",
-		[]string{"warning metadata.namespace Forbidden"}},
+	{
+		"a namespace for a class", "apiVersion: " + gw + "\nkind: GatewayClass\nmetadata: {name: w, namespace: a}\nspec: {controllerName: windrose.dev/gateway-controller}",
+		[]string{"warning metadata.namespace Forbidden"},
+	},
 
 	{"a Service without ports", head("v1", "Service") + "spec: {selector: {a: b}}", []string{"error spec.ports Required"}},
 	{"a headless Service without ports", head("v1", "Service") + "spec: {clusterIP: None}", nil},
@@ -132,8 +172,10 @@ var cases = []struct {
 	{"a ConfigMap with a wrong key", head("v1", "ConfigMap") + "data: {'a b': c}", []string{"error data[a b] Invalid"}},
 	{"an Ingress without pathType", head("networking.k8s.io/v1", "Ingress") + "spec: {rules: [{http: {paths: [{path: /, backend: {service: {name: a, port: {number: 80}}}}]}}]}", []string{"error spec.rules[0].http.paths[0].pathType Required"}},
 	{"an Ingress path without a slash", head("networking.k8s.io/v1", "Ingress") + "spec: {rules: [{http: {paths: [{path: a, pathType: Prefix, backend: {service: {name: a, port: {number: 80}}}}]}}]}", []string{"error spec.rules[0].http.paths[0].path Invalid"}},
-	{"an Ingress backend of old", head("networking.k8s.io/v1", "Ingress") + "spec: {rules: [{http: {paths: [{path: /, pathType: Prefix, backend: {serviceName: a, servicePort: 80}}]}}]}",
-		[]string{"error spec.rules[0].http.paths[0].backend.serviceName UnknownField | known: resource, service", "error spec.rules[0].http.paths[0].backend.servicePort UnknownField | known: resource, service"}},
+	{
+		"an Ingress backend of old", head("networking.k8s.io/v1", "Ingress") + "spec: {rules: [{http: {paths: [{path: /, pathType: Prefix, backend: {serviceName: a, servicePort: 80}}]}}]}",
+		[]string{"error spec.rules[0].http.paths[0].backend.serviceName UnknownField | known: resource, service", "error spec.rules[0].http.paths[0].backend.servicePort UnknownField | known: resource, service"},
+	},
 	{"an Ingress for nothing", head("networking.k8s.io/v1", "Ingress") + "spec: {}", []string{"error spec Invalid"}},
 	{"an IngressClass without controller", head("networking.k8s.io/v1", "IngressClass") + "spec: {}", []string{"error spec.controller Required"}},
 

@@ -270,7 +270,7 @@ func expanded(n *yaml3.Node, known map[*yaml3.Node]int) int {
 		size += expanded(n.Alias, known)
 	}
 	for _, c := range n.Content {
-		if size = size + expanded(c, known); size > maxExpanded {
+		if size += expanded(c, known); size > maxExpanded {
 			size = maxExpanded + 1
 			break
 		}
@@ -281,7 +281,7 @@ func expanded(n *yaml3.Node, known map[*yaml3.Node]int) int {
 
 // text checks that a file is text at all.
 func text(b []byte) *problem {
-	if i := bytes.IndexByte(b, 0); i >= 0 {
+	if bytes.Contains(b, []byte{0}) {
 		return &problem{reason: ReasonSyntax, message: "is not a text file"}
 	}
 	if utf8.Valid(b) {

@@ -90,7 +90,7 @@ func (l *loop) run(ctx context.Context) error {
 	} else {
 		l.watch, events = w, w.events
 		l.wg.Go(func() { w.run(ctx) })
-		defer w.close()
+		defer func() { _ = w.close() }() // it may be closed already
 	}
 	l.look(time.Now())
 	l.commit(time.Now(), 0)

@@ -156,15 +156,14 @@ func find(root *yaml3.Node, steps []string) (key, value *yaml3.Node, all bool) {
 	return key, value, true
 }
 
+// maxDots bounds the dots of a name.
+const maxDots = 16
+
 // member finds a field of a mapping. A name with dots, as of a label, was cut
 // into several steps; used is how many of them the name is made of.
 func member(m *yaml3.Node, steps []string, depth int) (key, value *yaml3.Node, used int) {
-	name := ""
-	for i, step := range steps {
-		if i > 0 {
-			name += "."
-		}
-		name += step
+	for i := range min(len(steps), maxDots) {
+		name := strings.Join(steps[:i+1], ".")
 		for j := 0; j+1 < len(m.Content); j += 2 {
 			if m.Content[j].Value == name && m.Content[j].Kind == yaml3.ScalarNode {
 				key, value, used = m.Content[j], m.Content[j+1], i+1

@@ -64,15 +64,23 @@ func TestRead(t *testing.T) {
 		name, file, text string
 		want             []string
 	}{
-		{"several documents", "a.yaml", service("a", 1) + "---\n# nothing\n---\n" + service("b", 1) + "--- # more\n" + service("c", 1) + "...\n",
-			[]string{"Service default/a", "Service default/b", "Service default/c"}},
+		{
+			"several documents", "a.yaml", service("a", 1) + "---\n# nothing\n---\n" + service("b", 1) + "--- # more\n" + service("c", 1) + "...\n",
+			[]string{"Service default/a", "Service default/b", "Service default/c"},
+		},
 		{"a directive and a mark of the byte order", "a.yml", "\ufeff%YAML 1.1\n---\n" + service("a", 1), []string{"Service default/a"}},
-		{"line ends of another system", "a.yaml", strings.ReplaceAll(service("a", 1)+"---\n"+service("b", 1), "\n", "\r\n"),
-			[]string{"Service default/a", "Service default/b"}},
-		{"JSON", "a.json", `{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a"}}` + "\n" + `{"apiVersion": "v1",` + "\n\t" + `"kind": "Namespace", "metadata": {"name": "b"}}`,
-			[]string{"Namespace a", "Namespace b"}},
-		{"a List", "a.yaml", "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Namespace, metadata: {name: a}}\n- {apiVersion: v1, kind: ConfigMap, metadata: {name: b, namespace: a}}",
-			[]string{"ConfigMap a/b", "Namespace a"}},
+		{
+			"line ends of another system", "a.yaml", strings.ReplaceAll(service("a", 1)+"---\n"+service("b", 1), "\n", "\r\n"),
+			[]string{"Service default/a", "Service default/b"},
+		},
+		{
+			"JSON", "a.json", `{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a"}}` + "\n" + `{"apiVersion": "v1",` + "\n\t" + `"kind": "Namespace", "metadata": {"name": "b"}}`,
+			[]string{"Namespace a", "Namespace b"},
+		},
+		{
+			"a List", "a.yaml", "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Namespace, metadata: {name: a}}\n- {apiVersion: v1, kind: ConfigMap, metadata: {name: b, namespace: a}}",
+			[]string{"ConfigMap a/b", "Namespace a"},
+		},
 		{"a list of one kind", "a.yaml", "apiVersion: v1\nkind: ConfigMapList\nitems:\n- {metadata: {name: a}}", []string{"ConfigMap default/a"}},
 		{"an anchor", "a.yaml", "apiVersion: v1\nkind: Service\nmetadata: {name: &n a, labels: {app: *n}}\nspec: {ports: [{port: 1}]}", []string{"Service default/a"}},
 		{"nothing", "a.yaml", "# nothing\n", nil},
