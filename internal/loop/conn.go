@@ -114,8 +114,9 @@ func (c *Conn) Buffered() int { return len(c.out) - c.sent }
 // Hangup says whether the peer will send no more.
 func (c *Conn) Hangup() bool { return c.hangup }
 
-// Again has Ready called in the next turn although no event comes: for a
-// handler that stopped with bytes left to read.
+// Again has Ready called once more although no event comes, for a handler that
+// stopped with bytes left to read: at the end of this turn, or in the next one
+// if it was called by Again already.
 func (c *Conn) Again() {
 	if !c.queued && c.fd >= 0 {
 		c.queued = true
