@@ -121,6 +121,9 @@ func (c *compiler) follow(i int, ref *gatewayv1.ParentReference, hostnames []gat
 	}
 	if group := ref.Group; group != nil && *group != gatewayv1.GroupName || key.Kind != "Gateway" && key.Kind != "ListenerSet" {
 		message := fmt.Sprintf("windrose knows no parent of kind %s", key.Kind)
+		if group != nil && *group != gatewayv1.GroupName {
+			message += fmt.Sprintf(" in group %q", *group)
+		}
 		if key.Kind == "Service" {
 			message = "windrose does not carry routes of a Service (mesh) yet"
 		}
@@ -307,14 +310,29 @@ func (c *compiler) show(list []attached) *object.Status {
 	return &object.Status{Object: c.key, Generation: c.generation, Route: status}
 }
 
+// maxShared bounds the lists of conditions that routes share.
+const maxShared = 1024
+
+// conditions are those of one parent. Where all is well they say the same for
+// every route of a generation, and thousands of routes share one list.
 func (c *compiler) conditions(a *attached) []metav1.Condition {
-	list := make([]metav1.Condition, 0, 3)
-	list = append(list,
+	well := a.accepted.ok() && c.resolved.ok() && c.invalid.ok()
+	if shared := c.t.routes.fine[c.generation]; well && shared != nil {
+		return shared
+	}
+	list := []metav1.Condition{
 		conclude(string(gatewayv1.RouteConditionAccepted), a.accepted, "attached", c.generation),
-		conclude(string(gatewayv1.RouteConditionResolvedRefs), c.resolved, "references are resolved", c.generation))
+		conclude(string(gatewayv1.RouteConditionResolvedRefs), c.resolved, "references are resolved", c.generation),
+	}
 	if a.accepted.ok() && !c.invalid.ok() {
 		list = append(list, condition(string(gatewayv1.RouteConditionPartiallyInvalid), true, c.invalid.reason,
 			"Dropped Rule "+strings.Join(c.broken, ", ")+": its requests are answered with 500, because "+c.invalid.message, c.generation))
+	}
+	if well {
+		if len(c.t.routes.fine) >= maxShared {
+			clear(c.t.routes.fine)
+		}
+		c.t.routes.fine[c.generation] = list
 	}
 	return list
 }

@@ -131,15 +131,23 @@ func (g *gateways) readParameters(t *Translator, class *gatewayv1.GatewayClass) 
 	if !ok {
 		return refuse(".name", fmt.Sprintf("GatewayParameters %s/%s does not exist", namespace, ref.Name), object.Meant(ref.Name, namesIn(t.set.GatewayParameters, namespace)))
 	}
-	settings, err := readSettings(&params.Spec)
+	settings, zeros, err := readSettings(&params.Spec)
+	for _, field := range zeros {
+		g.findings = append(g.findings, object.Finding{
+			Severity: object.Warning, Object: object.Key{Kind: "GatewayParameters", Namespace: namespace, Name: ref.Name}, Field: "spec." + field,
+			Reason: reasonInvalidValue, Message: "zero stands for the default here, not for none", Mend: "write the value that you want, or remove the field",
+		})
+	}
 	if err != nil {
 		return refuse(".name", fmt.Sprintf("GatewayParameters %s/%s cannot be used: %s", namespace, ref.Name, err), "")
 	}
 	return settings, verdict{}
 }
 
-func readSettings(spec *v1alpha1.GatewayParametersSpec) (*plan.Settings, error) {
-	s := &plan.Settings{}
+// readSettings also gives the fields that say zero, which is not what their
+// author may think.
+func readSettings(spec *v1alpha1.GatewayParametersSpec) (s *plan.Settings, zeros []string, err error) {
+	s = &plan.Settings{}
 	if spec.AccessLog != nil {
 		switch spec.AccessLog.Mode {
 		case "", "On":
@@ -149,7 +157,7 @@ func readSettings(spec *v1alpha1.GatewayParametersSpec) (*plan.Settings, error) 
 		case "Off":
 			s.AccessLog.Mode = plan.LogOff
 		default:
-			return nil, fmt.Errorf("accessLog.mode %q is not one of On, Sampled and Off", spec.AccessLog.Mode)
+			return nil, nil, fmt.Errorf("accessLog.mode %q is not one of On, Sampled and Off", spec.AccessLog.Mode)
 		}
 	}
 	switch spec.FaultDetail {
@@ -158,12 +166,12 @@ func readSettings(spec *v1alpha1.GatewayParametersSpec) (*plan.Settings, error) 
 	case "Brief":
 		s.FaultDetail = plan.DetailBrief
 	default:
-		return nil, fmt.Errorf("faultDetail %q is neither Full nor Brief", spec.FaultDetail)
+		return nil, nil, fmt.Errorf("faultDetail %q is neither Full nor Brief", spec.FaultDetail)
 	}
 	for _, text := range spec.TrustedProxies {
 		prefix, err := parsePrefix(text)
 		if err != nil {
-			return nil, fmt.Errorf("trustedProxies: %q is not a network", text)
+			return nil, nil, fmt.Errorf("trustedProxies: %q is not a network", text)
 		}
 		s.TrustedProxies = append(s.TrustedProxies, prefix)
 	}
@@ -171,10 +179,13 @@ func readSettings(spec *v1alpha1.GatewayParametersSpec) (*plan.Settings, error) 
 		s.MaxHeaderBytes, s.MaxURIBytes, s.MaxHeaders = int(l.HeaderBytes), int(l.URIBytes), int(l.Headers)
 		s.MaxConnections, s.MaxBufferedBytes, s.MaxPending = int(l.Connections), int(l.BufferedBytes), int(l.Pending)
 		if l.UpstreamIdle != nil {
-			s.MaxUpstreamIdle = int(*l.UpstreamIdle)
+			if s.MaxUpstreamIdle = int(*l.UpstreamIdle); s.MaxUpstreamIdle == 0 {
+				zeros = append(zeros, "limits.upstreamIdle")
+			}
 		}
 	}
-	return s, readTimeouts(s, spec.Timeouts)
+	zero, err := readTimeouts(s, spec.Timeouts)
+	return s, append(zeros, zero...), err
 }
 
 func parsePrefix(text string) (netip.Prefix, error) {
@@ -184,9 +195,9 @@ func parsePrefix(text string) (netip.Prefix, error) {
 	return netip.ParsePrefix(text)
 }
 
-func readTimeouts(s *plan.Settings, t *v1alpha1.Timeouts) error {
+func readTimeouts(s *plan.Settings, t *v1alpha1.Timeouts) (zeros []string, err error) {
 	if t == nil {
-		return nil
+		return nil, nil
 	}
 	for _, f := range []struct {
 		name string
@@ -206,9 +217,12 @@ func readTimeouts(s *plan.Settings, t *v1alpha1.Timeouts) error {
 			continue
 		}
 		if f.from.Duration < 0 {
-			return fmt.Errorf("timeouts.%s is negative", f.name)
+			return zeros, fmt.Errorf("timeouts.%s is negative", f.name)
+		}
+		if f.from.Duration == 0 {
+			zeros = append(zeros, "timeouts."+f.name)
 		}
 		*f.to = f.from.Duration
 	}
-	return nil
+	return zeros, nil
 }

@@ -30,6 +30,7 @@ type compiled struct {
 type routes struct {
 	http, grpc, tls, tcp, udp []*compiled
 	policies                  map[object.Key]*object.Status // as last shown
+	fine                      map[int64][]metav1.Condition  // of routes without fault, by generation
 }
 
 func (r *routes) update(t *Translator) {

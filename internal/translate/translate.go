@@ -19,6 +19,8 @@ import (
 	"strings"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"windrose.dev/windrose/internal/object"
 	"windrose.dev/windrose/internal/plan"
 )
@@ -84,6 +86,7 @@ func New(env Env) *Translator {
 			placeholders: map[string]*plan.Part{},
 			socketParts:  map[string]*plan.Part{},
 		},
+		routes:   routes{fine: map[int64][]metav1.Condition{}},
 		services: newServices(),
 		secrets:  certificates{bySecret: map[object.Name]*certificate{}},
 	}

@@ -1,0 +1,91 @@
+package translate_test
+
+import (
+	"reflect"
+	"slices"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/gateway-api/pkg/features"
+
+	"windrose.dev/windrose/api/v1alpha1"
+	"windrose.dev/windrose/internal/object"
+	"windrose.dev/windrose/internal/plan"
+	"windrose.dev/windrose/internal/translate"
+)
+
+func TestSupportedFeaturesAreKnownAndSorted(t *testing.T) {
+	r := translate.New(translate.Env{}).Plan((&object.Set{}).With([]metav1.Object{gatewayClass()}, nil))
+	var names []string
+	for _, f := range r.Statuses[0].GatewayClass.SupportedFeatures {
+		names = append(names, string(f.Name))
+		if !slices.ContainsFunc(features.AllFeatures.UnsortedList(), func(k features.Feature) bool { return string(k.Name) == string(f.Name) }) {
+			t.Errorf("Gateway API has no feature %s", f.Name)
+		}
+	}
+	if len(names) == 0 || !slices.IsSorted(names) {
+		t.Errorf("features are not in order: %v", names)
+	}
+}
+
+func TestParametersBecomeSettings(t *testing.T) {
+	objects := decode(t, []byte(`
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: tuned}
+spec:
+  controllerName: windrose.dev/gateway-controller
+  parametersRef: {group: windrose.dev, kind: GatewayParameters, name: tuned, namespace: default}
+---
+apiVersion: windrose.dev/v1alpha1
+kind: GatewayParameters
+metadata: {name: tuned}
+spec:
+  accessLog: {mode: Sampled, every: 10}
+  faultDetail: Brief
+  trustedProxies: [10.0.0.0/8, 192.0.2.7]
+  limits: {headerBytes: 1, uriBytes: 2, headers: 3, connections: 4, bufferedBytes: 5, pending: 6, upstreamIdle: 7}
+  timeouts: {header: 1s, idle: 2s, body: 3s, tunnel: 4s, handshake: 5s, drain: 6s, connect: 7s, upstreamIdle: 8s}
+`))
+	r := translate.New(translate.Env{}).Plan((&object.Set{}).With(objects, nil))
+	if len(r.Parts) != 1 || r.Parts[0].Settings == nil {
+		t.Fatalf("parts = %v, want the settings", r.Parts)
+	}
+	got := r.Parts[0].Settings
+	if got.AccessLog != (plan.AccessLog{Mode: plan.LogSampled, Every: 10}) || got.FaultDetail != plan.DetailBrief {
+		t.Errorf("access log %v, detail %v", got.AccessLog, got.FaultDetail)
+	}
+	if len(got.TrustedProxies) != 2 || got.TrustedProxies[1].String() != "192.0.2.7/32" {
+		t.Errorf("trusted proxies = %v", got.TrustedProxies)
+	}
+	limits := []int{got.MaxHeaderBytes, got.MaxURIBytes, got.MaxHeaders, got.MaxConnections, got.MaxBufferedBytes, got.MaxPending, got.MaxUpstreamIdle}
+	if want := []int{1, 2, 3, 4, 5, 6, 7}; !slices.Equal(limits, want) {
+		t.Errorf("limits = %v, want %v", limits, want)
+	}
+	timeouts := []float64{
+		got.HeaderTimeout.Seconds(), got.IdleTimeout.Seconds(), got.BodyTimeout.Seconds(), got.TunnelTimeout.Seconds(),
+		got.HandshakeTimeout.Seconds(), got.DrainTimeout.Seconds(), got.ConnectTimeout.Seconds(), got.UpstreamIdle.Seconds(),
+	}
+	if want := []float64{1, 2, 3, 4, 5, 6, 7, 8}; !slices.Equal(timeouts, want) {
+		t.Errorf("timeouts = %v, want %v", timeouts, want)
+	}
+}
+
+// A new field of the parameters must reach the settings.
+func TestEveryParameterIsRead(t *testing.T) {
+	var spec v1alpha1.GatewayParametersSpec
+	var limits v1alpha1.Limits
+	var timeouts v1alpha1.Timeouts
+	for _, tt := range []struct {
+		name      string
+		got, want int
+	}{
+		{"spec", fields(spec), 5}, {"limits", fields(limits), 7}, {"timeouts", fields(timeouts), 8},
+	} {
+		if tt.got != tt.want {
+			t.Errorf("%s has %d fields and %d of them are known: read the new one, then count it here", tt.name, tt.got, tt.want)
+		}
+	}
+}
+
+func fields(v any) int { return reflect.TypeOf(v).NumField() }
