@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"windrose.dev/windrose/internal/telemetry"
 )
 
@@ -17,9 +19,11 @@ func (d *dataPlane) serve(ctx context.Context, addr string, h http.Handler) erro
 		<-ctx.Done()
 		return nil
 	}
-	var lc net.ListenConfig
-	ln, err := lc.Listen(ctx, "tcp", addr)
+	ln, err := d.listen(ctx, addr)
 	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
 		return fmt.Errorf("listen on %s: %w", addr, err)
 	}
 	server := &http.Server{
@@ -33,6 +37,27 @@ func (d *dataPlane) serve(ctx context.Context, addr string, h http.Handler) erro
 	}
 	return nil
 }
+
+// listen opens addr. The data plane that this one replaces holds it until it has
+// drained, so an address in use is tried again until ctx ends.
+func (d *dataPlane) listen(ctx context.Context, addr string) (net.Listener, error) {
+	var lc net.ListenConfig
+	for told := false; ; told = true {
+		ln, err := lc.Listen(ctx, "tcp", addr)
+		if !errors.Is(err, unix.EADDRINUSE) {
+			return ln, err
+		}
+		if !told {
+			d.cfg.Say("an address for scrapes or health checks is in use: trying again", "address", addr)
+		}
+		if !sleep(ctx, listenAgain) {
+			return nil, err
+		}
+	}
+}
+
+// listenAgain is the pause between two tries to listen.
+const listenAgain = 200 * time.Millisecond
 
 func (d *dataPlane) metricsHandler() http.Handler {
 	mux := http.NewServeMux()

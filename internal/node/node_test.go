@@ -32,7 +32,8 @@ func TestMain(m *testing.M) {
 	case len(os.Args) > 1 && os.Args[1] == "dataplane":
 		runDataPlane(os.Args[2:])
 	case os.Getenv("NODE_STATE") != "":
-		cfg := config(os.Getenv("NODE_CONFIG"), os.Getenv("NODE_STATE"), os.Getenv("NODE_METRICS"))
+		cfg := config(os.Getenv("NODE_CONFIG"), os.Getenv("NODE_STATE"))
+		cfg.Metrics, cfg.Health = os.Getenv("NODE_METRICS"), os.Getenv("NODE_HEALTH")
 		if err := node.Run(context.Background(), cfg); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
@@ -57,9 +58,9 @@ func runDataPlane(args []string) {
 	}
 }
 
-func config(folder, state, metrics string) node.Config {
+func config(folder, state string) node.Config {
 	return node.Config{
-		Paths: []string{folder}, State: state, Admin: "127.0.0.1:0", Metrics: metrics,
+		Paths: []string{folder}, State: state, Admin: "127.0.0.1:0",
 		Stdout: os.Stdout, Stderr: os.Stderr, Version: admin.Version{Version: "test"},
 	}
 }
@@ -91,10 +92,11 @@ type running struct {
 	done  chan error
 }
 
-func start(t *testing.T, folder, state string) *running {
+func start(t *testing.T, w *world) *running {
 	t.Helper()
 	r := &running{talk: &talk{}, abort: make(chan struct{}), done: make(chan error, 1)}
-	cfg := config(folder, state, "")
+	cfg := config(w.folder, w.state)
+	cfg.Metrics = w.metrics
 	cfg.Stdout, cfg.Stderr, cfg.Abort = r.talk, r.talk, r.abort
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop = cancel
@@ -177,6 +179,7 @@ func freePort(t *testing.T) int {
 // world is a folder of manifests with one gateway, and a backend.
 type world struct {
 	folder, state, url string
+	metrics            string // address
 }
 
 func newWorld(t *testing.T) *world {
@@ -257,7 +260,7 @@ func (w *world) get(t *testing.T, path string) int {
 
 func TestANodeServesAndFollowsItsFolder(t *testing.T) {
 	w := newWorld(t)
-	r := start(t, w.folder, w.state)
+	r := start(t, w)
 	pid := r.planePID(t)
 	if got := w.get(t, "/one"); got != 200 {
 		t.Errorf("GET /one: %d", got)
@@ -329,7 +332,7 @@ spec:
 	if _, err := exec.LookPath("python3"); err != nil {
 		t.Skip("needs python3")
 	}
-	r := start(t, w.folder, w.state)
+	r := start(t, w)
 	c := r.client(t)
 	r.planePID(t)
 	endpoints := func() int {
@@ -351,22 +354,22 @@ spec:
 
 func TestASecondNodeOnTheSameStateIsRefused(t *testing.T) {
 	w := newWorld(t)
-	r := start(t, w.folder, w.state)
+	r := start(t, w)
 	r.planePID(t)
-	err := node.Run(t.Context(), config(w.folder, w.state, ""))
+	err := node.Run(t.Context(), config(w.folder, w.state))
 	var inUse *node.InUseError
 	if !errors.As(err, &inUse) || inUse.PID != fmt.Sprint(os.Getpid()) {
 		t.Errorf("got %v", err)
 	}
 	r.end(t)
-	again := start(t, w.folder, w.state)
+	again := start(t, w)
 	again.planePID(t)
 	again.end(t)
 }
 
 func TestADataPlaneThatDiesIsStartedAgain(t *testing.T) {
 	w := newWorld(t)
-	r := start(t, w.folder, w.state)
+	r := start(t, w)
 	first := r.planePID(t)
 	if err := syscall.Kill(first, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -377,7 +380,7 @@ func TestADataPlaneThatDiesIsStartedAgain(t *testing.T) {
 
 // orphan runs a node in another process, kills it, and gives the pid of the
 // data plane that it left.
-func orphan(t *testing.T, w *world, metrics string) int {
+func orphan(t *testing.T, w *world, health string) int {
 	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
@@ -389,7 +392,7 @@ func orphan(t *testing.T, w *world, metrics string) int {
 	}
 	defer out.Close()
 	cmd := exec.Command(exe)
-	cmd.Env = append(os.Environ(), "NODE_STATE="+w.state, "NODE_CONFIG="+w.folder, "NODE_METRICS="+metrics)
+	cmd.Env = append(os.Environ(), "NODE_STATE="+w.state, "NODE_CONFIG="+w.folder, "NODE_METRICS="+w.metrics, "NODE_HEALTH="+health)
 	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -420,7 +423,7 @@ func TestTheNextNodeGoesOnWithTheDataPlaneOfAKilledOne(t *testing.T) {
 		t.Errorf("without a node: %d", got)
 	}
 	w.route(t, "/two")
-	r := start(t, w.folder, w.state)
+	r := start(t, w)
 	if got := r.planePID(t); got != pid {
 		t.Errorf("data plane %d, want %d, which was there", got, pid)
 	}
@@ -435,6 +438,7 @@ func TestTheNextNodeGoesOnWithTheDataPlaneOfAKilledOne(t *testing.T) {
 
 func TestADataPlaneWithOtherArgumentsIsReplacedWithoutAGap(t *testing.T) {
 	w := newWorld(t)
+	w.metrics = fmt.Sprintf("127.0.0.1:%d", freePort(t))
 	pid := orphan(t, w, fmt.Sprintf("127.0.0.1:%d", freePort(t)))
 	stop := make(chan struct{})
 	failures := make(chan int, 1)
@@ -452,7 +456,7 @@ func TestADataPlaneWithOtherArgumentsIsReplacedWithoutAGap(t *testing.T) {
 			}
 		}
 	}()
-	r := start(t, w.folder, w.state)
+	r := start(t, w)
 	next := r.planePID(t)
 	if next == pid {
 		t.Error("the data plane was not replaced")
@@ -462,6 +466,13 @@ func TestADataPlaneWithOtherArgumentsIsReplacedWithoutAGap(t *testing.T) {
 	if n := <-failures; n > 0 {
 		t.Errorf("%d requests failed", n)
 	}
+	until(t, "the new data plane answers scrapes at the old one's address", func() bool {
+		resp, err := http.Get("http://" + w.metrics + "/metrics")
+		if err != nil {
+			return false
+		}
+		return resp.Body.Close() == nil && resp.StatusCode == http.StatusOK
+	})
 	r.end(t)
 }
 
@@ -474,7 +485,7 @@ spec:
   command: [sh, -c, "trap '' TERM; echo $$ > pid; while :; do sleep 0.05; done"]
   stopTimeoutSeconds: 3600
 `)
-	r := start(t, w.folder, w.state)
+	r := start(t, w)
 	r.planePID(t)
 	var pid int
 	until(t, "the workload runs", func() bool {
@@ -500,12 +511,12 @@ func TestWhatCannotStartSaysWhy(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	cfg := config(t.TempDir(), t.TempDir(), "")
+	cfg := config(t.TempDir(), t.TempDir())
 	cfg.Admin = ln.Addr().String()
 	if err := node.Run(t.Context(), cfg); !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("admin address in use: %v", err)
 	}
-	cfg = config(t.TempDir(), filepath.Join("/proc", "nowhere"), "")
+	cfg = config(t.TempDir(), filepath.Join("/proc", "nowhere"))
 	if err := node.Run(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "/proc/nowhere") {
 		t.Errorf("state folder that cannot be made: %v", err)
 	}
