@@ -37,6 +37,20 @@ type machine struct {
 	proxyCPU    int
 	realtime    bool // SCHED_RR may be used
 	envoy       string
+	held        *os.File
+}
+
+// lock keeps a second bench away: ports and cores are the same.
+func (m *machine) lock() error {
+	f, err := os.OpenFile(filepath.Join(m.dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return errors.New("another bench runs on this machine")
+	}
+	m.held = f // until the process ends
+	return nil
 }
 
 // prepare builds and fetches what is needed, and finds out what the machine
@@ -47,6 +61,9 @@ func prepare(ctx context.Context, o options) (*machine, error) {
 		m.proxyCPU = 1
 	}
 	if err := os.MkdirAll(o.dir, 0o755); err != nil {
+		return nil, err
+	}
+	if err := m.lock(); err != nil {
 		return nil, err
 	}
 	m.realtime = exec.CommandContext(ctx, "chrt", "-r", "1", "true").Run() == nil
