@@ -1,6 +1,7 @@
 package status_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -268,5 +269,67 @@ func BenchmarkUpdate(b *testing.B) {
 	for b.Loop() {
 		in[2500] = route(in[2500].Object.Name, "changed")
 		tracker.Update(in, 1, ack)
+	}
+}
+
+func TestAListenerSetFollowsItsSockets(t *testing.T) {
+	conditions := func() []metav1.Condition {
+		return []metav1.Condition{fine("Accepted", 1), fine("Programmed", 1)}
+	}
+	in := &object.Status{
+		Object: object.Key{Kind: "ListenerSet", Namespace: "default", Name: "more"}, Generation: 1,
+		ListenerSet: &gatewayv1.ListenerSetStatus{
+			Conditions: conditions(),
+			Listeners:  []gatewayv1.ListenerEntryStatus{{Name: "a", Conditions: conditions()}, {Name: "b", Conditions: conditions()}},
+		},
+		Sockets: [][]string{{"tcp/[::]:8080"}, {"tcp/[::]:8081"}},
+	}
+	tracker := status.New(newClock().now)
+	for _, tt := range []struct {
+		name         string
+		ack          status.Ack
+		set, a, b    string // reason of Programmed
+		wantSummary  int
+		wantMessages string
+	}{
+		{"no data plane", status.Ack{}, "Pending", "Pending", "Pending", 3, ""},
+		{"all stand", status.Ack{Version: 1}, "Programmed", "Programmed", "Programmed", 0, ""},
+		{"one does not", status.Ack{Version: 1, Problems: []status.Problem{{Socket: "tcp/[::]:8081", Message: "listen on [::]:8081: in use"}}},
+			"PortUnavailable", "Programmed", "PortUnavailable", 2, "listen on [::]:8081: in use"},
+		{"it does again", status.Ack{Version: 1}, "Programmed", "Programmed", "Programmed", 0, ""},
+	} {
+		got := tracker.Update([]*object.Status{in}, 1, tt.ack)[0]
+		ls := got.ListenerSet
+		reasons := []string{find(t, ls.Conditions, "Programmed").Reason, find(t, ls.Listeners[0].Conditions, "Programmed").Reason, find(t, ls.Listeners[1].Conditions, "Programmed").Reason}
+		if want := []string{tt.set, tt.a, tt.b}; !slices.Equal(reasons, want) {
+			t.Errorf("%s: reasons of Programmed = %v, want %v", tt.name, reasons, want)
+		}
+		if tt.wantMessages != "" && find(t, ls.Conditions, "Programmed").Message != tt.wantMessages {
+			t.Errorf("%s: message = %q, want %q", tt.name, find(t, ls.Conditions, "Programmed").Message, tt.wantMessages)
+		}
+		if n := len(status.Summary(got)); n != tt.wantSummary {
+			t.Errorf("%s: Summary = %q, want %d sentences", tt.name, status.Summary(got), tt.wantSummary)
+		}
+	}
+}
+
+func TestEveryKindOfStatusIsDated(t *testing.T) {
+	c := newClock()
+	list := func() []metav1.Condition { return []metav1.Condition{fine("Accepted", 1)} }
+	for _, in := range []*object.Status{
+		{Object: object.Key{Kind: "GatewayClass", Name: "a"}, GatewayClass: &gatewayv1.GatewayClassStatus{Conditions: list()}},
+		{Object: object.Key{Kind: "BackendTLSPolicy", Name: "a"}, Policy: &gatewayv1.PolicyStatus{Ancestors: []gatewayv1.PolicyAncestorStatus{{Conditions: list()}}}},
+		route("a", "attached"),
+		gateway(1),
+	} {
+		got := status.New(c.now).Update([]*object.Status{in}, 1, status.Ack{Version: 1})[0]
+		for _, condition := range got.Conditions() {
+			if !condition.LastTransitionTime.Time.Equal(c.t) {
+				t.Errorf("%s: %s is dated %v, want %v", in.Object, condition.Type, condition.LastTransitionTime, c.t)
+			}
+		}
+		if len(got.Conditions()) == 0 {
+			t.Errorf("%s has no conditions", in.Object)
+		}
 	}
 }

@@ -156,6 +156,9 @@ func (g *gateways) readGateway(t *Translator, gw *gatewayv1.Gateway, managed map
 	readInfrastructure(p, gw)
 	g.readBackendTLS(t, p, gw)
 	m := &listenerMaker{t: t, owner: p.key, object: gw, addrs: p.addrs, tls: gw.Spec.TLS, findings: &p.findings}
+	if a := gw.Spec.AllowedListeners; a != nil && a.Namespaces != nil && a.Namespaces.From != nil {
+		m.selector(a.Namespaces.Selector, *a.Namespaces.From, "spec.allowedListeners.namespaces.selector")
+	}
 	for i := range gw.Spec.Listeners {
 		p.listeners = append(p.listeners, m.make(i, &gw.Spec.Listeners[i]))
 	}

@@ -76,7 +76,8 @@ func (g *gateways) allowedSet(t *Translator, gateway *parent, ls *gatewayv1.List
 	if a := gw.Spec.AllowedListeners; a != nil && a.Namespaces != nil && a.Namespaces.From != nil {
 		from, labels = *a.Namespaces.From, a.Namespaces.Selector
 	}
-	m := &listenerMaker{t: t, owner: gateway.key, findings: &gateway.findings}
+	// What is wrong with the selector was told when the Gateway was read.
+	m := &listenerMaker{t: t, owner: gateway.key, findings: new([]object.Finding)}
 	if !admits(t, from, m.selector(labels, from, "spec.allowedListeners.namespaces.selector"), gw.Namespace, ls.Namespace) {
 		return verdict{string(gatewayv1.ListenerSetReasonNotAllowed), fmt.Sprintf("Gateway %s/%s does not allow ListenerSets of namespace %s (spec.allowedListeners)", gw.Namespace, gw.Name, ls.Namespace)}
 	}

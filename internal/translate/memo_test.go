@@ -23,7 +23,7 @@ import (
 // remembers with a fresh one: same parts, statuses and findings; and what is
 // the same as before keeps its pointer.
 func TestMemoChangesNothing(t *testing.T) {
-	for seed := range uint64(30) {
+	for seed := range uint64(20) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			w := newWorld(t, seed)
 			kept := translate.New(testEnv())
