@@ -17,7 +17,7 @@ type Config struct {
 	// does.
 	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
 	// Changed is told, from any goroutine, that addresses of an external name
-	// changed: View gives them.
+	// changed: View gives them. It is needed where Lookup is.
 	Changed func()
 	// Refresh is how often an external name is resolved again; default 10 s.
 	Refresh time.Duration
@@ -195,7 +195,7 @@ func (t *Table) lookup(ctx context.Context, host string, x *external) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	addrs, err := t.cfg.Lookup(ctx, host)
-	if err != nil || len(addrs) == 0 {
+	if err != nil || len(addrs) == 0 || ctx.Err() != nil {
 		return
 	}
 	slices.SortFunc(addrs, netip.Addr.Compare)
