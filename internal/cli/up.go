@@ -71,6 +71,9 @@ func (a *app) up(ctx context.Context, cfg node.Config) error {
 	cfg.Abort = abort
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // nohup ignores it on purpose
+		signal.Notify(signals, syscall.SIGHUP)
+	}
 	defer signal.Stop(signals)
 	ended := make(chan struct{})
 	defer close(ended)

@@ -183,8 +183,7 @@ func (p *pipeline) run(ctx context.Context) error {
 			if p.set == nil {
 				patience.Reset(accountPatience)
 			}
-			p.node.engine.Use(set)
-			if err := p.apply(p.merger.merge(set, p.node.engine.Statuses())); err != nil {
+			if err := p.apply(p.take(set)); err != nil {
 				return err
 			}
 		case <-p.node.engine.Changes():
@@ -202,6 +201,16 @@ func (p *pipeline) run(ctx context.Context) error {
 			p.greet(p.heard())
 		}
 	}
+}
+
+// take hands the workloads of a new Set to the engine, if they are others, and
+// gives the Set with their statuses.
+func (p *pipeline) take(set *object.Set) *object.Set {
+	if p.merger.sameWorkloads(set) {
+		return p.merger.carry(set)
+	}
+	p.node.engine.Use(set)
+	return p.merger.merge(set, p.node.engine.Statuses())
 }
 
 // apply makes a plan of a Set and hands it on. Traffic goes first: places of
@@ -320,6 +329,36 @@ type merger struct {
 
 type mergedWorkload struct {
 	raw, out *v1alpha1.Workload
+}
+
+// sameWorkloads says whether a Set has the workloads of the last one, in the
+// same places: a relative working directory starts there.
+func (m *merger) sameWorkloads(raw *object.Set) bool {
+	if m.raw == nil {
+		return false
+	}
+	old, next := m.raw.Workloads.All(), raw.Workloads.All()
+	if len(old) != len(next) || len(old) > 0 && &old[0] != &next[0] {
+		return false
+	}
+	for _, w := range next {
+		if key := object.KeyOf(w); len(w.Spec.Command) > 0 && m.raw.Places[key].File != raw.Places[key].File {
+			return false
+		}
+	}
+	return true
+}
+
+// carry gives a Set that has the same workloads the statuses of the last one.
+// It is what most changes need, and costs nothing.
+func (m *merger) carry(raw *object.Set) *object.Set {
+	if m.raw == raw {
+		return m.merged
+	}
+	next := *raw
+	next.Workloads = m.merged.Workloads
+	m.raw, m.merged = raw, &next
+	return m.merged
 }
 
 func (m *merger) merge(raw *object.Set, statuses map[object.Name]v1alpha1.WorkloadStatus) *object.Set {

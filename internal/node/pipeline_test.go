@@ -78,6 +78,14 @@ func TestMergeKeepsWhatDidNotChange(t *testing.T) {
 		t.Error("the workload that changed, and only that, must have another pointer")
 	}
 
+	if !m.sameWorkloads(raw.With([]metav1.Object{route("r")}, nil)) || m.sameWorkloads(raw.With([]metav1.Object{workloadNamed("b")}, nil)) {
+		t.Error("only a changed workload makes other workloads")
+	}
+	carried := m.carry(raw.With([]metav1.Object{route("s")}, nil))
+	if carried.HTTPRoutes.Len() != 2 || &carried.Workloads.All()[0] != &second.Workloads.All()[0] {
+		t.Error("a Set with the same workloads must keep their statuses and have the new route")
+	}
+
 	// Another object changed: the table of workloads is the same one.
 	third := m.merge(raw.With([]metav1.Object{route("r")}, nil), statuses)
 	if third == second || &third.Workloads.All()[0] != &second.Workloads.All()[0] {

@@ -57,6 +57,8 @@ func spawn(args []string, u user, folders [2]*os.File, stdout, stderr io.Writer)
 	}
 	if u.drop {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: u.uid, Gid: u.gid, Groups: []uint32{}}
+	}
+	if u.drop || os.Geteuid() != 0 && mayBind() {
 		cmd.SysProcAttr.AmbientCaps = []uintptr{unix.CAP_NET_BIND_SERVICE}
 	}
 	if err := startUnprivileged(cmd); err != nil {
@@ -69,6 +71,18 @@ func spawn(args []string, u user, folders [2]*os.File, stdout, stderr io.Writer)
 		_ = cmd.Wait() // how it ended is in its own words on stderr
 	}()
 	return p, nil
+}
+
+// mayBind says whether this process has the right to open low ports. One that it
+// has from its file must be handed on expressly, because the data plane gets no
+// rights from files.
+func mayBind() bool {
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData
+	if err := unix.Capget(&head, &sets[0]); err != nil {
+		return false
+	}
+	return sets[0].Permitted&(1<<unix.CAP_NET_BIND_SERVICE) != 0
 }
 
 // startUnprivileged starts a command that can never gain rights by executing a
