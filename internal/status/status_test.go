@@ -294,8 +294,11 @@ func TestAListenerSetFollowsItsSockets(t *testing.T) {
 	}{
 		{"no data plane", status.Ack{}, "Pending", "Pending", "Pending", 3, ""},
 		{"all stand", status.Ack{Version: 1}, "Programmed", "Programmed", "Programmed", 0, ""},
-		{"one does not", status.Ack{Version: 1, Problems: []status.Problem{{Socket: "tcp/[::]:8081", Message: "listen on [::]:8081: in use"}}},
-			"PortUnavailable", "Programmed", "PortUnavailable", 2, "listen on [::]:8081: in use"},
+		{
+			"one does not",
+			status.Ack{Version: 1, Problems: []status.Problem{{Socket: "tcp/[::]:8081", Message: "listen on [::]:8081: in use"}}},
+			"PortUnavailable", "Programmed", "PortUnavailable", 2, "listen on [::]:8081: in use",
+		},
 		{"it does again", status.Ack{Version: 1}, "Programmed", "Programmed", "Programmed", 0, ""},
 	} {
 		got := tracker.Update([]*object.Status{in}, 1, tt.ack)[0]

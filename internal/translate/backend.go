@@ -68,6 +68,9 @@ func (c *compiler) resolve(ref *gatewayv1.BackendObjectReference, field func() s
 // speaks says whether a kind of route can send to a port of a Service.
 func (t *Translator) speaks(svc *corev1.Service, number int32, kind string) (verdict, string) {
 	name := object.NameOf(svc)
+	if !isPort(number) {
+		return verdict{string(gatewayv1.RouteReasonBackendNotFound), fmt.Sprintf("%d is not a port", number)}, portsOf(svc)
+	}
 	port := portOf(svc, number)
 	if port == nil {
 		if svc.Spec.Type == corev1.ServiceTypeExternalName && len(svc.Spec.Ports) == 0 {
@@ -103,6 +106,8 @@ func appProtocol(name string) string {
 	}
 	return "windrose does not know appProtocol " + name
 }
+
+func isPort(number int32) bool { return number > 0 && number <= 65535 }
 
 func portOf(svc *corev1.Service, number int32) *corev1.ServicePort {
 	var found *corev1.ServicePort

@@ -164,7 +164,7 @@ func redirect(f *gatewayv1.HTTPRequestRedirectFilter, at place) (*plan.Redirect,
 		r.Host = string(*f.Hostname)
 	}
 	if f.Port != nil {
-		if *f.Port < 1 || *f.Port > 65535 {
+		if !isPort(*f.Port) {
 			return r, unsupported(fmt.Sprintf("%d is not a port", *f.Port)), ".port"
 		}
 		r.Port = uint16(*f.Port)

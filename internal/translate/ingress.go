@@ -2,10 +2,12 @@ package translate
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"windrose.dev/windrose/internal/object"
@@ -266,6 +268,10 @@ func (h *hostRules) add(host string, r plan.Rule) {
 
 func (c *compiler) ingressRule(hosts *hostRules, i int, spec *networkingv1.IngressRule, standby *networkingv1.IngressBackend) {
 	host := strings.ToLower(spec.Host)
+	if !isHost(host) {
+		c.find(object.Error, fmt.Sprintf("spec.rules[%d].host", i), reasonInvalidValue, fmt.Sprintf("%q is neither a host name nor a wildcard as *.example.com, so that the rule takes no request", spec.Host), "")
+		return
+	}
 	if spec.HTTP == nil {
 		// Without paths all requests of the host go to the default backend.
 		if standby == nil {
@@ -287,6 +293,18 @@ func (c *compiler) ingressRule(hosts *hostRules, i int, spec *networkingv1.Ingre
 		}
 		hosts.add(host, plan.Rule{Matches: []plan.Match{m}, Backends: []plan.Backend{c.ingressBackend(&p.Backend, field+".backend")}})
 	}
+}
+
+// isHost says whether an Ingress may have a host: "" for all, a name, or a
+// wildcard for its first label.
+func isHost(host string) bool {
+	if host == "" {
+		return true
+	}
+	if _, err := netip.ParseAddr(host); err == nil {
+		return false
+	}
+	return len(validation.IsDNS1123Subdomain(host)) == 0 || len(validation.IsWildcardDNS1123Subdomain(host)) == 0
 }
 
 func (c *compiler) ingressPath(p *networkingv1.HTTPIngressPath, field string) (plan.Match, bool) {

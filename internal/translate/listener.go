@@ -236,7 +236,7 @@ func (m *listenerMaker) protocol(l *listener) {
 		}
 		l.accepted = verdict{string(gatewayv1.ListenerReasonUnsupportedProtocol), message}
 	}
-	if l.spec.Port < 1 || l.spec.Port > 65535 {
+	if !isPort(l.spec.Port) {
 		l.accepted = verdict{string(gatewayv1.ListenerReasonPortUnavailable), fmt.Sprintf("%d is not a port", l.spec.Port)}
 		return
 	}

@@ -307,7 +307,10 @@ func (s *service) habits(part *plan.Service) {
 
 func (s *service) external(part *plan.Service, port *corev1.ServicePort) {
 	part.Hostname, part.Port = s.object.Spec.ExternalName, uint16(s.key.port)
-	if port != nil && port.TargetPort.IntVal > 0 {
+	if part.Hostname == "" {
+		s.find(object.Error, "spec.externalName", reasonInvalidValue, "the Service is of type ExternalName and names no host, so that its requests are answered with 503", "write spec.externalName")
+	}
+	if port != nil && isPort(port.TargetPort.IntVal) {
 		part.Port = uint16(port.TargetPort.IntVal)
 	}
 }
@@ -350,7 +353,7 @@ func slicePort(slice *discoveryv1.EndpointSlice, name string) uint16 {
 		if p.Name != nil {
 			named = *p.Name
 		}
-		if named == name && p.Port != nil && *p.Port > 0 && *p.Port <= 65535 && (p.Protocol == nil || *p.Protocol == corev1.ProtocolTCP) {
+		if named == name && p.Port != nil && isPort(*p.Port) && (p.Protocol == nil || *p.Protocol == corev1.ProtocolTCP) {
 			return uint16(*p.Port)
 		}
 	}
@@ -417,11 +420,14 @@ func standing(w *v1alpha1.Workload) (address string, ready bool) {
 func workloadPort(w *v1alpha1.Workload, port *corev1.ServicePort) uint16 {
 	if name := port.TargetPort.StrVal; name != "" {
 		for _, p := range w.Spec.Ports {
-			if p.Name == name {
+			if p.Name == name && isPort(p.Port) {
 				return uint16(p.Port)
 			}
 		}
 		return 0
 	}
-	return uint16(cmp.Or(port.TargetPort.IntVal, port.Port))
+	if number := cmp.Or(port.TargetPort.IntVal, port.Port); isPort(number) {
+		return uint16(number)
+	}
+	return 0
 }
