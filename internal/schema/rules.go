@@ -2,6 +2,7 @@ package schema
 
 import (
 	"context"
+	"hash/maphash"
 	"maps"
 	"slices"
 
@@ -25,6 +26,7 @@ type rules struct {
 	hasOwn     bool
 	root       bool
 	validator  *cel.Validator
+	good       map[uint64]struct{} // digests of values that break no rule of this node
 	properties map[string]*rules
 	names      []string // of properties, sorted, so that findings have an order
 	items      *rules
@@ -128,16 +130,63 @@ type visit struct {
 	budget int64 // what evaluation may still cost
 }
 
+// maxGood bounds how many good values a node remembers.
+const maxGood = 1024
+
+// seed of the digests. They live no longer than the process.
+var seed = maphash.MakeSeed()
+
+// own evaluates the rules of one node. Rules see nothing but the value, so one
+// that was good before is good again: of a route that changed, only what did
+// change is evaluated, and parentRefs that all routes share only once.
+func (v *visit) own(r *rules, path *field.Path, value any) {
+	d := sum(value)
+	if _, ok := r.good[d]; ok {
+		return
+	}
+	if r.validator == nil {
+		r.validator = cel.NewValidator(&r.self, r.root, celconfig.PerCallLimit)
+	}
+	errs, left := r.validator.Validate(context.Background(), path, &r.self, value, nil, v.budget)
+	v.errs, v.budget = append(v.errs, errs...), left
+	if len(errs) > 0 {
+		return
+	}
+	if r.good == nil || len(r.good) >= maxGood {
+		r.good = map[uint64]struct{}{}
+	}
+	r.good[d] = struct{}{}
+}
+
+// sum is a digest of a value in which the order of a map does not count.
+func sum(value any) uint64 {
+	switch value := value.(type) {
+	case map[string]any:
+		all := uint64(len(value)) + 1
+		for key, child := range value {
+			all += maphash.Comparable(seed, [2]uint64{maphash.String(seed, key), sum(child)})
+		}
+		return all
+	case []any:
+		all := uint64(len(value)) + 2
+		for _, child := range value {
+			all = maphash.Comparable(seed, [2]uint64{all, sum(child)})
+		}
+		return all
+	case string:
+		return maphash.String(seed, value)
+	case nil:
+		return 3
+	}
+	return maphash.Comparable(seed, value)
+}
+
 func (v *visit) node(r *rules, path *field.Path, value any) {
 	if value == nil || v.budget < 0 {
 		return
 	}
 	if r.hasOwn {
-		if r.validator == nil {
-			r.validator = cel.NewValidator(&r.self, r.root, celconfig.PerCallLimit)
-		}
-		errs, left := r.validator.Validate(context.Background(), path, &r.self, value, nil, v.budget)
-		v.errs, v.budget = append(v.errs, errs...), left
+		v.own(r, path, value)
 	}
 	switch value := value.(type) {
 	case map[string]any:

@@ -19,7 +19,9 @@ package schema
 
 import (
 	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 
@@ -47,6 +49,18 @@ const (
 
 // Digest tells versions of an object apart.
 type Digest [16]byte
+
+// MarshalText writes a digest in hexadecimal.
+func (d Digest) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, d[:]), nil }
+
+// UnmarshalText reads what MarshalText wrote.
+func (d *Digest) UnmarshalText(text []byte) error {
+	if hex.DecodedLen(len(text)) != len(d) {
+		return errors.New("not a digest")
+	}
+	_, err := hex.Decode(d[:], text)
+	return err
+}
 
 // Result is what a document says.
 type Result struct {

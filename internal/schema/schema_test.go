@@ -414,6 +414,34 @@ func TestSteps(t *testing.T) {
 	}
 }
 
+func TestSum(t *testing.T) {
+	different := []any{
+		nil, true, false, int64(1), 1.5, "", "1", "a", []any{}, map[string]any{}, []any{"a"}, []any{"a", "b"}, []any{"b", "a"},
+		[]any{[]any{"a"}, "b"}, map[string]any{"a": "b"}, map[string]any{"b": "a"}, map[string]any{"a": "a", "b": "b"},
+		map[string]any{"a": "b", "b": "a"}, map[string]any{"a": nil}, []any{nil},
+	}
+	for i, a := range different {
+		for j, b := range different {
+			if (sum(a) == sum(b)) != (i == j) {
+				t.Errorf("%#v and %#v", a, b)
+			}
+		}
+	}
+}
+
+// A value that is good in one place may be wrong in another.
+func TestGoodValuesAreRememberedByNode(t *testing.T) {
+	c := New()
+	for range 2 {
+		for _, tt := range cases {
+			res := c.Check(parse(t, tt.text))
+			if got := brief(res.Findings); !slices.Equal(got, tt.want) {
+				t.Errorf("%s: findings %q, want %q", tt.name, got, tt.want)
+			}
+		}
+	}
+}
+
 func TestReleaseForgets(t *testing.T) {
 	c := New()
 	if !c.Idle() {
