@@ -110,6 +110,7 @@ func TestNoAllocationsPerRequest(t *testing.T) {
 			}
 			defer debug.SetGCPercent(debug.SetGCPercent(-1))
 			const n = 10_000
+			turns := g.metric("windrose_loop_turns_total")
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
 			for range n {
@@ -120,6 +121,10 @@ func TestNoAllocationsPerRequest(t *testing.T) {
 			// request's.
 			if per := float64(after.Mallocs-before.Mallocs) / n; per > 0.01 {
 				t.Errorf("%.3f allocations for each request, want none", per)
+			}
+			// One for the request and one for the answer: no event is for nothing.
+			if per := (g.metric("windrose_loop_turns_total") - turns) / n; per > 2.1 {
+				t.Errorf("%.2f turns of the loop for each request, want 2", per)
 			}
 		})
 	}

@@ -48,6 +48,7 @@ func TestAnswersPass(t *testing.T) {
 			want: []string{"x-request-id: "}, not: []string{"x-windrose-fault", "forged"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			g := start(t, 1, to(answering(t, c.answer))...)
 			p := g.dial()
 			if c.request == "" {
@@ -113,6 +114,7 @@ func TestMalformedAnswers(t *testing.T) {
 		{"half a head", "HTTP/1.1 200 OK\r\ncontent-le", "upstream-reset"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			g := start(t, 1, to(once(t, c.answer))...)
 			p := g.dial()
 			p.send("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n")
@@ -136,6 +138,7 @@ func TestTruncatedAnswerIsNeverACleanEnd(t *testing.T) {
 		{"chunked to HTTP/1.0, where the end of the connection is the end", "GET / HTTP/1.0\r\n\r\n", "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			g := start(t, 1, to(once(t, c.answer))...)
 			p := g.dial()
 			p.send(c.request)

@@ -141,6 +141,7 @@ func TestTunnelEnds(t *testing.T) {
 		{"when its listener goes and time runs out", plan.Settings{DrainTimeout: 50 * time.Millisecond}, echo, func(g *gateway, _ *peer) { g.drop(plan.KindSocket, "tcp/"+g.addr) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			g := start(t, 1, append(to(switching(t, "", c.talk)), settings(c.settings))...)
 			p := g.dial()
 			p.send(upgrade)
