@@ -11,7 +11,6 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	runtimeschema "k8s.io/apimachinery/pkg/runtime/schema"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"windrose.dev/windrose/api/v1alpha1"
@@ -27,9 +26,9 @@ type typed interface {
 // kind is one kind in one version, as a document may name it.
 type kind struct {
 	group, version, name string
-	// storage is the version of the Go type, which is the version that an
-	// object is known by after reading.
-	storage string
+	// apiVersion is that of the Go type, by which an object is known after
+	// reading.
+	apiVersion string
 	cluster bool // belongs to no namespace
 	label   bool // the name is one DNS label, without dots
 	crd     *crd // nil for kinds without one
@@ -38,10 +37,6 @@ type kind struct {
 	make func() typed
 	// check completes and checks a decoded object of a kind without a CRD.
 	check func(o metav1.Object, r *report)
-}
-
-func (k *kind) gvk() runtimeschema.GroupVersionKind {
-	return runtimeschema.GroupVersionKind{Group: k.group, Version: k.storage, Kind: k.name}
 }
 
 // makers are the Go types of the kinds that have a CRD.
@@ -118,7 +113,7 @@ type catalogue map[string]map[string]*kind
 func newCatalogue(index []crd) catalogue {
 	all := catalogue{}
 	for _, k := range core {
-		k.storage = k.version
+		k.apiVersion = join(k.group, k.version)
 		all.add(k)
 	}
 	for group, names := range others {
@@ -131,7 +126,7 @@ func newCatalogue(index []crd) catalogue {
 		c := &index[i]
 		for _, v := range c.Versions {
 			all.add(kind{
-				group: c.Group, version: v.Name, storage: c.typedVersion(), name: c.Kind,
+				group: c.Group, version: v.Name, apiVersion: join(c.Group, c.typedVersion()), name: c.Kind,
 				cluster: c.Cluster, crd: c, make: makers[c.Group+"/"+c.Kind],
 			})
 		}

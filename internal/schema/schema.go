@@ -229,6 +229,7 @@ func (c *Checker) check(k *kind, doc map[string]any, r *report) {
 		return
 	}
 	c.intern(doc)
+	doc["apiVersion"] = k.apiVersion // of the Go type, and one string for all
 	o := k.make()
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(doc, o); err != nil {
 		r.add(object.Error, ReasonInvalid, "", "cannot be decoded: "+bounded(err.Error()))
@@ -238,7 +239,6 @@ func (c *Checker) check(k *kind, doc map[string]any, r *report) {
 		k.check(o, r)
 	}
 	o.SetGeneration(0)
-	o.GetObjectKind().SetGroupVersionKind(k.gvk())
 	r.Spec, r.Whole = digests(o)
 	r.Object = o
 }

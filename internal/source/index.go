@@ -53,14 +53,13 @@ type index struct {
 type claim struct {
 	file *file
 	at   int // order within the file
-	entry
+	*entry
 }
 
 // live is an object in effect.
 type live struct {
 	object      metav1.Object // nil if there was never a good version
 	spec, whole schema.Digest
-	place       object.Place
 	file        string
 	wrong       bool // the version in effect is an earlier one
 }
@@ -84,7 +83,8 @@ func (x *index) use(next *file) {
 	mine := map[object.Key]struct{}{}
 	at := 0
 	for i := range next.parts {
-		for _, e := range next.parts[i].entries {
+		for j := range next.parts[i].entries {
+			e := &next.parts[i].entries[j]
 			mine[e.key] = struct{}{}
 			x.claims[e.key] = append(x.claims[e.key], claim{file: next, at: at, entry: e})
 			x.touched[e.key] = struct{}{}
@@ -210,7 +210,7 @@ func (x *index) commit(now time.Time, settle time.Duration) *object.Set {
 	for k := range x.touched {
 		x.resolve(k, c, settle)
 	}
-	clear(x.touched)
+	x.touched = map[object.Key]struct{}{} // not cleared: it was large at the start
 	x.declareNamespaces(c)
 	places, moved := placed(x.set.Places, c.places)
 	findings, news := x.set.Findings, false
@@ -264,7 +264,7 @@ func (x *index) resolve(k object.Key, c *change, settle time.Duration) {
 	})
 	first := &claims[0]
 	was := x.live[k]
-	l := &live{place: first.place, file: first.file.path, wrong: first.wrong}
+	l := &live{file: first.file.path, wrong: first.wrong}
 	switch {
 	case !first.wrong:
 		l.object, l.spec, l.whole = x.adopt(k, first, was, c.now), first.spec, first.whole
@@ -273,6 +273,7 @@ func (x *index) resolve(k object.Key, c *change, settle time.Duration) {
 	default:
 		l.object, l.spec, l.whole = x.revive(k)
 	}
+	c.places[k] = first.place
 	x.enact(k, was, l, c)
 	x.note(k, x.notesOf(k, claims, l))
 }
@@ -283,15 +284,16 @@ func (x *index) missing(k object.Key, c *change, settle time.Duration) {
 	if holders := x.held[k]; len(holders) > 0 {
 		delete(x.leaving, k)
 		f := firstOf(holders)
-		l := &live{place: object.Place{File: f.path}, file: f.path, wrong: true}
+		l := &live{file: f.path, wrong: true}
 		if was != nil {
 			l.object, l.spec, l.whole = was.object, was.spec, was.whole
 		} else {
 			l.object, l.spec, l.whole = x.revive(k)
 		}
 		if l.object != nil {
+			c.places[k] = object.Place{File: f.path}
 			x.enact(k, was, l, c)
-			x.note(k, []object.Finding{lastGood(k, l.place)})
+			x.note(k, []object.Finding{lastGood(k, c.places[k])})
 		}
 		return
 	}
@@ -327,7 +329,6 @@ func firstOf(files map[*file]struct{}) *file {
 func (x *index) enact(k object.Key, was, l *live, c *change) {
 	x.live[k] = l
 	delete(x.past, k)
-	c.places[k] = l.place
 	if l.object == nil {
 		return
 	}
@@ -458,10 +459,10 @@ func (x *index) notesOf(k object.Key, claims []claim, l *live) []object.Finding 
 	}
 	switch {
 	case l.wrong && l.object != nil:
-		notes = append(notes, lastGood(k, l.place))
+		notes = append(notes, lastGood(k, claims[0].place))
 	case l.wrong && x.running:
 		notes = append(notes, object.Finding{
-			Severity: object.Info, Object: k, Place: l.place, Reason: ReasonNotUsed,
+			Severity: object.Info, Object: k, Place: claims[0].place, Reason: ReasonNotUsed,
 			Message: "is left out until it is mended; there is no earlier good version",
 		})
 	}
