@@ -29,9 +29,9 @@ type kind struct {
 	// apiVersion is that of the Go type, by which an object is known after
 	// reading.
 	apiVersion string
-	cluster bool // belongs to no namespace
-	label   bool // the name is one DNS label, without dots
-	crd     *crd // nil for kinds without one
+	cluster    bool // belongs to no namespace
+	label      bool // the name is one DNS label, without dots
+	crd        *crd // nil for kinds without one
 
 	// make gives an empty object; nil for kinds that windrose does not read.
 	make func() typed

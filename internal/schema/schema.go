@@ -132,6 +132,10 @@ func (c *Checker) Check(doc map[string]any) Result {
 // there is nothing to check.
 func (c *Checker) identify(doc map[string]any, r *report) *kind {
 	r.Key = written(doc)
+	if doc["apiVersion"] == nil && doc["kind"] == nil {
+		r.add(object.Error, ReasonRequired, "", "apiVersion and kind are missing: this is not a Kubernetes object")
+		return nil
+	}
 	apiVersion, ok := text(doc, "apiVersion", r)
 	kindName, ok2 := text(doc, "kind", r)
 	if !ok || !ok2 {
@@ -269,7 +273,7 @@ func digests(o runtime.Object) (spec, whole Digest) {
 func text(doc map[string]any, field string, r *report) (string, bool) {
 	switch v := doc[field].(type) {
 	case nil:
-		r.add(object.Error, ReasonRequired, "", field+" is missing: not a Kubernetes object")
+		r.add(object.Error, ReasonRequired, "", field+" is missing")
 	case string:
 		if v != "" {
 			return v, true

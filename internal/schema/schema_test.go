@@ -143,6 +143,7 @@ var cases = []struct {
 	},
 	{"a kind that is not read", head("apps/v1", "Deployment") + "spec: {anything: 1}", []string{"warning  NotRead"}},
 	{"an experimental kind that is not read", head("gateway.networking.x-k8s.io/v1alpha1", "XMesh") + "spec: {controllerName: a.b/c}", []string{"warning  NotRead"}},
+	{"no object", "a: b", []string{"error  Required"}},
 	{"no kind", "apiVersion: v1\nmetadata: {name: x}", []string{"error  Required"}},
 	{"no name", "apiVersion: v1\nkind: Service\nspec: {ports: [{port: 80}]}", []string{"error metadata NoName"}},
 	{"a generated name", "apiVersion: v1\nkind: Service\nmetadata: {generateName: a-}", []string{"error metadata.generateName NoName | write metadata.name"}},
@@ -416,9 +417,19 @@ func TestSteps(t *testing.T) {
 
 func TestSum(t *testing.T) {
 	different := []any{
-		nil, true, false, int64(1), 1.5, "", "1", "a", []any{}, map[string]any{}, []any{"a"}, []any{"a", "b"}, []any{"b", "a"},
-		[]any{[]any{"a"}, "b"}, map[string]any{"a": "b"}, map[string]any{"b": "a"}, map[string]any{"a": "a", "b": "b"},
-		map[string]any{"a": "b", "b": "a"}, map[string]any{"a": nil}, []any{nil},
+		nil, true, false, int64(1), 1.5, "", "1", "a",
+		[]any{},
+		map[string]any{},
+		[]any{"a"},
+		[]any{"a", "b"},
+		[]any{"b", "a"},
+		[]any{[]any{"a"}, "b"},
+		map[string]any{"a": "b"},
+		map[string]any{"b": "a"},
+		map[string]any{"a": "a", "b": "b"},
+		map[string]any{"a": "b", "b": "a"},
+		map[string]any{"a": nil},
+		[]any{nil},
 	}
 	for i, a := range different {
 		for j, b := range different {

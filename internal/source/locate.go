@@ -10,9 +10,11 @@ import (
 // Locate gives findings their places and excerpts: those that have no place
 // yet and whose object was read from a file. It reads the files anew, each
 // once; where one has changed meanwhile, the place is that of the object. The
-// findings are changed in place and returned.
+// findings are changed in place and returned. What is found in an object's last
+// good version is not in the file any more: its place is that of the object.
 func Locate(set *object.Set, findings []object.Finding) []object.Finding {
 	files := map[string][]*pointer{}
+	earlier := Earlier(set)
 	for i := range findings {
 		f := &findings[i]
 		at, ok := set.Places[f.Object]
@@ -20,7 +22,7 @@ func Locate(set *object.Set, findings []object.Finding) []object.Finding {
 			continue
 		}
 		f.Place = at
-		if at.Line == 0 {
+		if at.Line == 0 || earlier[f.Object] {
 			continue
 		}
 		docs, ok := files[at.File]
@@ -31,6 +33,18 @@ func Locate(set *object.Set, findings []object.Finding) []object.Finding {
 		locate(docs, f, at)
 	}
 	return findings
+}
+
+// Earlier is the objects of which the set holds the last good version, because
+// what is written now is wrong.
+func Earlier(set *object.Set) map[object.Key]bool {
+	earlier := map[object.Key]bool{}
+	for i := range set.Findings {
+		if f := &set.Findings[i]; f.Reason == ReasonLastGood {
+			earlier[f.Object] = true
+		}
+	}
+	return earlier
 }
 
 // pointers cuts a file into documents, none if it cannot be read now.

@@ -332,6 +332,9 @@ func (l *loop) look(now time.Time) {
 	l.looked = now
 	var watchErr error
 	w := newWalk(nil)
+	if l.stateDir != "" {
+		w.skip(l.stateDir) // the ledger is no manifest, and must not wake its writer
+	}
 	clear(l.missing)
 	for i, p := range l.paths {
 		w.enter = func(dir string) {
@@ -345,13 +348,27 @@ func (l *loop) look(now time.Time) {
 			w.findings = append(w.findings, absent(p, err))
 		}
 	}
+	l.readFound(w, initial)
+	if l.watch != nil {
+		watchErr = errors.Join(watchErr, l.watchHops(w))
+		l.watch.sweep(l.epoch)
+	}
+	if watchErr != nil {
+		l.blind(watchErr)
+	}
+	l.say(w.findings)
+}
+
+// readFound reads those of the found files that changed, and drops those that
+// are gone.
+func (l *loop) readFound(w *walk, initial bool) {
 	var read []found
 	for _, f := range w.files {
 		if _, busy := l.writing[f.path]; busy {
 			continue
 		}
-		if old := l.index.files[f.path]; old == nil && !initial && !f.link && f.bad == nil && now.UnixNano()-f.id.mtime < int64(quiet) {
-			l.writing[f.path] = unfinished{root: f.root, first: now, last: now}
+		if old := l.index.files[f.path]; old == nil && !initial && !f.link && f.bad == nil && l.looked.UnixNano()-f.id.mtime < int64(quiet) {
+			l.writing[f.path] = unfinished{root: f.root, first: l.looked, last: l.looked}
 			continue // it may be half copied; if it is closed before, the better
 		}
 		if l.changed(f) {
@@ -367,14 +384,6 @@ func (l *loop) look(now time.Time) {
 			l.index.drop(path)
 		}
 	}
-	if l.watch != nil {
-		watchErr = errors.Join(watchErr, l.watchHops(w))
-		l.watch.sweep(l.epoch)
-	}
-	if watchErr != nil {
-		l.blind(watchErr)
-	}
-	l.say(w.findings)
 }
 
 // watchHops watches what the configured paths and all links depend on.

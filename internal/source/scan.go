@@ -38,6 +38,14 @@ func newWalk(enter func(string)) *walk {
 	return &walk{seen: map[string]struct{}{}, dirs: map[[2]uint64]struct{}{}, enter: enter}
 }
 
+// skip leaves a folder out, wherever it is met.
+func (w *walk) skip(dir string) {
+	if fi, err := os.Stat(dir); err == nil {
+		id := idOf(fi)
+		w.dirs[[2]uint64{id.dev, id.ino}] = struct{}{}
+	}
+}
+
 // root looks at a configured path. A path that does not exist is an error of
 // kind fs.ErrNotExist.
 func (w *walk) root(i int, path string) error {

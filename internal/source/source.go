@@ -40,7 +40,8 @@ type Config struct {
 	// them: files named *.yaml, *.yml and *.json that are not hidden. A path
 	// may come to be later.
 	Paths []string
-	// StateDir keeps the ledger. Without it nothing outlives a restart.
+	// StateDir keeps the ledger. Without it nothing outlives a restart. It may
+	// lie below one of the paths, and is left out there.
 	StateDir string
 }
 

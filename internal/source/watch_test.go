@@ -368,6 +368,25 @@ func TestARestartGivesWhatTheReloadGave(t *testing.T) {
 	}
 }
 
+func TestANamespaceIsDeclaredAndUndeclared(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "a.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: x}\n")
+	f := follow(t, "", dir)
+	label := func(want string) func(*object.Set) bool {
+		return func(s *object.Set) bool {
+			ns, ok := s.Namespaces.Get("", "x")
+			return ok && ns.Labels["a"] == want && ns.Labels["kubernetes.io/metadata.name"] == "x"
+		}
+	}
+	f.until("an implied namespace", label(""))
+	write(t, dir, "ns.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {name: x, labels: {a: b}}\n")
+	f.until("the written one", label("b"))
+	remove(t, dir, "ns.yaml")
+	f.until("the implied one again", label(""))
+	remove(t, dir, "a.yaml")
+	f.until("none", func(s *object.Set) bool { _, ok := s.Namespaces.Get("", "x"); return !ok })
+}
+
 func TestAWrongObjectThatGoesIsGone(t *testing.T) {
 	dir, state := t.TempDir(), t.TempDir()
 	write(t, dir, "a.yaml", service("a", 1), "b.yaml", service("b", 1))
@@ -437,6 +456,25 @@ func TestALedgerThatCannotBeWritten(t *testing.T) {
 	f.until("a finding", func(s *object.Set) bool { return len(s.Findings) == 1 && s.Findings[0].Reason == ReasonLedger })
 	f.port("a", 1)
 	remove(t, base, "file") // so that the end is clean
+}
+
+func TestTheStateFolderIsNoConfiguration(t *testing.T) {
+	dir := t.TempDir()
+	state := filepath.Join(dir, "state")
+	write(t, dir, "a.yaml", service("a", 1), "state/other.yaml", service("b", 1))
+	f := follow(t, state, dir)
+	f.port("a", 1)
+	write(t, dir, "a.yaml", service("a", 2))
+	f.port("a", 2)
+	f.stop()
+	if _, err := os.Stat(filepath.Join(state, ledgerName)); err != nil {
+		t.Error(err)
+	}
+	for _, s := range f.all() {
+		if portOf(s, "b") != 0 || len(s.Findings) > 0 {
+			t.Errorf("got %q\n%s", names(s), render(s.Findings))
+		}
+	}
 }
 
 func TestParseOfNotifications(t *testing.T) {
