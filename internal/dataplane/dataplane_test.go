@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -156,7 +157,7 @@ func TestLifeOfADataPlane(t *testing.T) {
 		t.Fatal(err)
 	}
 	busy := netip.MustParseAddrPort(taken.Addr().String())
-	more := append(parts, &plan.Part{Key: plan.Key{Kind: plan.KindSocket, Name: plan.SocketName(busy)}, Socket: &plan.Socket{Addr: busy}},
+	more := append(slices.Clone(parts), &plan.Part{Key: plan.Key{Kind: plan.KindSocket, Name: plan.SocketName(busy)}, Socket: &plan.Socket{Addr: busy}},
 		&plan.Part{Key: plan.Key{Kind: plan.KindListener, Name: "l2"}, Listener: &plan.Listener{Sockets: []string{plan.SocketName(busy)}, Protocol: plan.HTTP}})
 	if err := r.server.Use(2, more); err != nil {
 		t.Fatal(err)

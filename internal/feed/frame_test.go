@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"io"
 	"testing"
 )
@@ -29,7 +30,7 @@ func TestFrameReader(t *testing.T) {
 	if cap(r.buf) > keepBuffer {
 		t.Errorf("a buffer of %d bytes is kept", cap(r.buf))
 	}
-	if _, err := r.next(); err != io.EOF {
+	if _, err := r.next(); !errors.Is(err, io.EOF) {
 		t.Errorf("got %v, want EOF", err)
 	}
 	for name, in := range map[string][]byte{

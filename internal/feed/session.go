@@ -62,7 +62,7 @@ func (c *session) run(ctx context.Context, conn net.Conn) error {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		cancel(c.read(ctx))
+		cancel(c.read())
 	}()
 	err := c.feed(ctx)
 	conn.Close()
@@ -137,7 +137,7 @@ func (c *session) expect(m *message, deadline time.Time) error {
 }
 
 // read takes what the data plane sends until the connection ends.
-func (c *session) read(ctx context.Context) error {
+func (c *session) read() error {
 	for {
 		data, err := c.wire.receive(silence)
 		if err != nil {

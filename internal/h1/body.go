@@ -172,8 +172,9 @@ func (b *Body) step(c byte) *Error {
 			return err
 		}
 		return b.endTrailers()
+	default:
+		return b.stepExtension(c)
 	}
-	return b.stepExtension(c)
 }
 
 func expect(got, want byte, reason string) *Error {

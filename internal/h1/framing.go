@@ -232,13 +232,13 @@ func (g *framing) upgradeTo(minor uint8) []byte {
 	if minor == 0 || !g.upgrade || g.upgrades != 1 || EqualFold(g.protocol, "h2c") {
 		return nil
 	}
-	name, version := g.protocol, []byte(nil)
+	name := g.protocol
 	for i, c := range name {
 		if c == '/' {
-			name, version = name[:i], name[i+1:]
-			if !all(version, isToken) {
+			if !all(name[i+1:], isToken) { // the version
 				return nil
 			}
+			name = name[:i]
 			break
 		}
 	}

@@ -67,8 +67,8 @@ func parseResponse(method string, lim h1.Limits) parse {
 
 // checkPieces parses in whole, in two pieces cut at every byte, and byte by
 // byte, and wants the same result.
-func checkPieces(t testing.TB, in []byte, p parse) {
-	t.Helper()
+func checkPieces(tb testing.TB, in []byte, p parse) {
+	tb.Helper()
 	want := p(in, 0)
 	for cut := 1; cut < len(in); cut++ {
 		got := p(in[:cut:cut], 0)
@@ -76,7 +76,7 @@ func checkPieces(t testing.TB, in []byte, p parse) {
 			got = p(in, cut)
 		}
 		if got != want {
-			t.Fatalf("cut at %d of %q:\ngot  %s\nwant %s", cut, in, got, want)
+			tb.Fatalf("cut at %d of %q:\ngot  %s\nwant %s", cut, in, got, want)
 		}
 	}
 	got := "more"
@@ -84,7 +84,7 @@ func checkPieces(t testing.TB, in []byte, p parse) {
 		got = p(in[:n:n], n-1)
 	}
 	if len(in) > 0 && got != want {
-		t.Fatalf("byte by byte %q:\ngot  %s\nwant %s", in, got, want)
+		tb.Fatalf("byte by byte %q:\ngot  %s\nwant %s", in, got, want)
 	}
 }
 
@@ -98,8 +98,8 @@ type bodyResult struct {
 }
 
 // decode feeds in to a body in pieces of the given size.
-func decode(t testing.TB, b *h1.Body, in []byte, piece int) bodyResult {
-	t.Helper()
+func decode(tb testing.TB, b *h1.Body, in []byte, piece int) bodyResult {
+	tb.Helper()
 	var out bodyResult
 	var content strings.Builder
 	end := 0
@@ -113,15 +113,15 @@ func decode(t testing.TB, b *h1.Body, in []byte, piece int) bodyResult {
 		out.done = done
 		switch {
 		case done != b.Done():
-			t.Fatalf("Next says done %v and Done %v", done, b.Done())
+			tb.Fatalf("Next says done %v and Done %v", done, b.Done())
 		case err != nil:
 			out.err = fmt.Sprintf("%d %s", err.Status, err.Reason)
 			out.consumed = 0 // where it was noticed does not matter
 			if _, _, _, again := b.Next(in[end:]); again != err && end < len(in) {
-				t.Fatalf("after %v Next returned %v", err, again)
+				tb.Fatalf("after %v Next returned %v", err, again)
 			}
 		case n == 0 && !done:
-			t.Fatalf("Next took nothing of %q", in[out.consumed:end])
+			tb.Fatalf("Next took nothing of %q", in[out.consumed:end])
 		}
 	}
 	out.content = content.String()
@@ -134,15 +134,15 @@ func decode(t testing.TB, b *h1.Body, in []byte, piece int) bodyResult {
 }
 
 // checkBodyPieces decodes in whole and in pieces, and wants the same result.
-func checkBodyPieces(t testing.TB, c h1.Coding, length int64, in []byte) bodyResult {
-	t.Helper()
+func checkBodyPieces(tb testing.TB, c h1.Coding, length int64, in []byte) bodyResult {
+	tb.Helper()
 	var b h1.Body
 	b.Reset(c, length)
-	want := decode(t, &b, in, len(in)+1)
+	want := decode(tb, &b, in, len(in)+1)
 	for _, piece := range []int{1, 2, 3, 5, 7, 16} {
 		b.Reset(c, length)
-		if got := decode(t, &b, in, piece); got != want {
-			t.Fatalf("%q in pieces of %d:\ngot  %+v\nwant %+v", in, piece, got, want)
+		if got := decode(tb, &b, in, piece); got != want {
+			tb.Fatalf("%q in pieces of %d:\ngot  %+v\nwant %+v", in, piece, got, want)
 		}
 	}
 	return want

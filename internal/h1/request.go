@@ -73,7 +73,7 @@ func (r *Request) refuse(buf []byte, start, from int, lim Limits, err *Error) *E
 		err = &Error{Status: 431, Reason: "the request head is larger than is allowed"}
 	}
 	if r.Method == nil {
-		r.parseLine(line[:end], lim)
+		_ = r.parseLine(line[:end], lim) // for the record; err is why it is refused
 	}
 	return err
 }

@@ -172,7 +172,7 @@ func validIPv6(b []byte) bool {
 			if !validIPv4(b) {
 				return false
 			}
-			groups, b = groups+2, nil
+			groups += 2
 			break
 		}
 		if n == 0 || n > 4 {

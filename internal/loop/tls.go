@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -125,7 +126,7 @@ func (s *session) signal() {
 // CancelHandshake.
 func (s *session) handshake() {
 	s.limits.running <- struct{}{}
-	err := s.conn.Handshake()
+	err := s.conn.HandshakeContext(context.Background())
 	<-s.limits.running
 	s.limits.open.Add(-1)
 	if s.c.loop.Post(func() { s.settle(err) }) != nil {
@@ -191,8 +192,7 @@ func (s *session) read(p []byte) (int, error) {
 	if err == nil {
 		return 0, ErrAgain
 	}
-	var again temporary
-	if errors.As(err, &again) {
+	if _, again := errors.AsType[temporary](err); again {
 		return 0, ErrAgain
 	}
 	if !errors.Is(err, io.EOF) && s.c.err == nil {
@@ -277,10 +277,10 @@ func (t *transport) Write(p []byte) (int, error) {
 			return done, errCancelled
 		}
 		n, e := sysWrite(s.c.fd, p[done:])
-		switch {
-		case e == 0:
+		switch e {
+		case 0:
 			done += n
-		case e == unix.EAGAIN:
+		case unix.EAGAIN:
 			s.wait()
 		default:
 			return done, &LostError{Op: "write", Errno: e}

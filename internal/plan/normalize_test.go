@@ -113,7 +113,7 @@ func FuzzNormalize(f *testing.F) {
 		if once == "*" {
 			return
 		}
-		for _, segment := range strings.Split(once, "/") {
+		for segment := range strings.SplitSeq(once, "/") {
 			if segment == "." || segment == ".." {
 				t.Errorf("%q: %q has a dot segment", in, once)
 			}

@@ -22,14 +22,15 @@ type Probe struct {
 // String is the probe as a person would write it: GET HOST/PATH?QUERY, then the
 // headers.
 func (q Probe) String() string {
-	s := q.Method + " " + q.Host + q.Path
+	var s strings.Builder
+	s.WriteString(q.Method + " " + q.Host + q.Path)
 	if q.Query != "" {
-		s += "?" + q.Query
+		s.WriteString("?" + q.Query)
 	}
 	for _, h := range q.Headers {
-		s += " " + h.Name + ":" + h.Value
+		s.WriteString(" " + h.Name + ":" + h.Value)
 	}
-	return s
+	return s.String()
 }
 
 // Request is the probe as Match takes it.

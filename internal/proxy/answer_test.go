@@ -20,32 +20,58 @@ func TestAnswersPass(t *testing.T) {
 		body    string // as it stands on the wire
 		last    bool   // the connection ends
 	}{
-		{name: "with a length", answer: "HTTP/1.1 200 Fine\r\ncontent-length: 2\r\nx-a: b\r\n\r\nok",
-			want: []string{"HTTP/1.1 200 Fine\r\n", "x-a: b\r\n", "content-length: 2\r\n", "x-request-id: "}, not: []string{"connection:"}, body: "ok"},
-		{name: "to HEAD", request: "HEAD / HTTP/1.1\r\nhost: x\r\n", answer: "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n",
-			want: []string{"content-length: 10\r\n"}},
-		{name: "204 with a length that must not be", answer: "HTTP/1.1 204 No\r\ncontent-length: 0\r\n\r\n",
-			want: []string{"HTTP/1.1 204 No\r\n"}, not: []string{"content-length", "transfer-encoding"}},
-		{name: "304 with the length of the whole", answer: "HTTP/1.1 304 Not Modified\r\ncontent-length: 77\r\netag: \"x\"\r\n\r\n",
-			want: []string{"content-length: 77\r\n", "etag: \"x\"\r\n"}},
-		{name: "chunked", answer: "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3;ext=1\r\nabc\r\n1\r\nd\r\n0\r\n\r\n",
-			want: []string{"transfer-encoding: chunked\r\n"}, body: "3\r\nabc\r\n1\r\nd\r\n0\r\n\r\n"},
-		{name: "chunked with trailers", answer: "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n1\r\na\r\n0\r\nx-sum: 5\r\ncontent-length: 9\r\n\r\n",
-			want: []string{"trailer: x-sum\r\n"}, body: "1\r\na\r\n0\r\nx-sum: 5\r\n\r\n"},
-		{name: "chunked to HTTP/1.0", request: "GET / HTTP/1.0\r\nconnection: keep-alive\r\n", answer: "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
-			want: []string{"connection: close\r\n"}, not: []string{"transfer-encoding"}, body: "abc", last: true},
-		{name: "HTTP/1.0 keep-alive", request: "GET / HTTP/1.0\r\nconnection: keep-alive\r\n", answer: "HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\na",
-			want: []string{"connection: keep-alive\r\n"}, body: "a"},
-		{name: "HTTP/1.0", request: "GET / HTTP/1.0\r\n", answer: "HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\na",
-			want: []string{"connection: close\r\n"}, body: "a", last: true},
-		{name: "interim", answer: "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\na",
-			want: []string{"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\n"}, body: "a"},
-		{name: "interim to HTTP/1.0", request: "GET / HTTP/1.0\r\n", answer: "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\na",
-			not: []string{"103 Early"}, body: "a", last: true},
-		{name: "hop by hop fields end", answer: "HTTP/1.1 200 OK\r\nconnection: x-hop, keep-alive\r\nkeep-alive: timeout=5\r\nx-hop: 1\r\nx-end: 2\r\nproxy-authenticate: no\r\ncontent-length: 0\r\n\r\n",
-			want: []string{"x-end: 2\r\n"}, not: []string{"x-hop", "keep-alive", "proxy-auth"}},
-		{name: "windrose's own fields cannot be forged", answer: "HTTP/1.1 200 OK\r\nx-windrose-fault: internal\r\nx-request-id: forged\r\ncontent-length: 0\r\n\r\n",
-			want: []string{"x-request-id: "}, not: []string{"x-windrose-fault", "forged"}},
+		{
+			name: "with a length", answer: "HTTP/1.1 200 Fine\r\ncontent-length: 2\r\nx-a: b\r\n\r\nok",
+			want: []string{"HTTP/1.1 200 Fine\r\n", "x-a: b\r\n", "content-length: 2\r\n", "x-request-id: "}, not: []string{"connection:"}, body: "ok",
+		},
+		{
+			name: "to HEAD", request: "HEAD / HTTP/1.1\r\nhost: x\r\n", answer: "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n",
+			want: []string{"content-length: 10\r\n"},
+		},
+		{
+			name: "204 with a length that must not be", answer: "HTTP/1.1 204 No\r\ncontent-length: 0\r\n\r\n",
+			want: []string{"HTTP/1.1 204 No\r\n"}, not: []string{"content-length", "transfer-encoding"},
+		},
+		{
+			name: "304 with the length of the whole", answer: "HTTP/1.1 304 Not Modified\r\ncontent-length: 77\r\netag: \"x\"\r\n\r\n",
+			want: []string{"content-length: 77\r\n", "etag: \"x\"\r\n"},
+		},
+		{
+			name: "chunked", answer: "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3;ext=1\r\nabc\r\n1\r\nd\r\n0\r\n\r\n",
+			want: []string{"transfer-encoding: chunked\r\n"}, body: "3\r\nabc\r\n1\r\nd\r\n0\r\n\r\n",
+		},
+		{
+			name: "chunked with trailers", answer: "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n1\r\na\r\n0\r\nx-sum: 5\r\ncontent-length: 9\r\n\r\n",
+			want: []string{"trailer: x-sum\r\n"}, body: "1\r\na\r\n0\r\nx-sum: 5\r\n\r\n",
+		},
+		{
+			name: "chunked to HTTP/1.0", request: "GET / HTTP/1.0\r\nconnection: keep-alive\r\n", answer: "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+			want: []string{"connection: close\r\n"}, not: []string{"transfer-encoding"}, body: "abc", last: true,
+		},
+		{
+			name: "HTTP/1.0 keep-alive", request: "GET / HTTP/1.0\r\nconnection: keep-alive\r\n", answer: "HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\na",
+			want: []string{"connection: keep-alive\r\n"}, body: "a",
+		},
+		{
+			name: "HTTP/1.0", request: "GET / HTTP/1.0\r\n", answer: "HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\na",
+			want: []string{"connection: close\r\n"}, body: "a", last: true,
+		},
+		{
+			name: "interim", answer: "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\na",
+			want: []string{"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\n"}, body: "a",
+		},
+		{
+			name: "interim to HTTP/1.0", request: "GET / HTTP/1.0\r\n", answer: "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\na",
+			not: []string{"103 Early"}, body: "a", last: true,
+		},
+		{
+			name: "hop by hop fields end", answer: "HTTP/1.1 200 OK\r\nconnection: x-hop, keep-alive\r\nkeep-alive: timeout=5\r\nx-hop: 1\r\nx-end: 2\r\nproxy-authenticate: no\r\ncontent-length: 0\r\n\r\n",
+			want: []string{"x-end: 2\r\n"}, not: []string{"x-hop", "keep-alive", "proxy-auth"},
+		},
+		{
+			name: "windrose's own fields cannot be forged", answer: "HTTP/1.1 200 OK\r\nx-windrose-fault: internal\r\nx-request-id: forged\r\ncontent-length: 0\r\n\r\n",
+			want: []string{"x-request-id: "}, not: []string{"x-windrose-fault", "forged"},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -165,6 +165,7 @@ func (c *client) drained() bool {
 		return false
 	case busy, tunnel:
 		c.x.clientDrained()
+	case shaking, idle, reading, lingering, closed:
 	}
 	return c.phase != closed
 }
@@ -183,6 +184,7 @@ func (c *client) read() {
 		return
 	case flushing, closed:
 		return
+	case shaking, idle, reading:
 	}
 	if c.in != nil && c.seen < len(c.in) {
 		c.process(c.in)
@@ -355,6 +357,7 @@ func (c *client) leave(soon, deadline int64) {
 	case busy, tunnel:
 		c.last = true
 		c.x.hurry(deadline)
+	case flushing, lingering, closed:
 	}
 }
 

@@ -125,6 +125,7 @@ func (x *exchange) appendRequest(dst []byte) []byte {
 func (x *exchange) appendRequestEnd(dst []byte) []byte {
 	req := &x.w.req
 	switch req.Body {
+	case h1.NoBody, h1.UntilClose: // a request cannot end with its connection
 	case h1.Chunked:
 		x.chunked = true
 		dst = append(dst, "transfer-encoding: chunked\r\n"...)
@@ -227,6 +228,7 @@ func (x *exchange) appendResponse(dst []byte) []byte {
 func (x *exchange) appendFraming(dst []byte) []byte {
 	resp := &x.w.resp
 	switch resp.Body {
+	case h1.NoBody:
 	case h1.Length:
 		dst = append(dst, "content-length: "...)
 		dst = strconv.AppendInt(dst, resp.Length, 10)

@@ -142,8 +142,10 @@ func TestSplitIsExact(t *testing.T) {
 		}
 	})
 	split := func(route string) plan.Part {
-		return plan.Part{Key: plan.Key{Kind: plan.KindRoute, Name: route}, Route: &plan.Route{Attach: []plan.Attachment{{Listener: "l"}},
-			Rules: []plan.Rule{all(plan.Backend{Service: "stable", Weight: 99}, plan.Backend{Service: "canary", Weight: 1})}}}
+		return plan.Part{Key: plan.Key{Kind: plan.KindRoute, Name: route}, Route: &plan.Route{
+			Attach: []plan.Attachment{{Listener: "l"}},
+			Rules:  []plan.Rule{all(plan.Backend{Service: "stable", Weight: 99}, plan.Backend{Service: "canary", Weight: 1})},
+		}}
 	}
 	g := start(t, 2, split("r"), service("stable", stable), service("canary", b))
 	const clients, windows = 10, 12

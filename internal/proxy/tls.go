@@ -97,7 +97,7 @@ func (s *certificates) parsed(part *plan.Certificate) (*tls.Certificate, error) 
 	}
 	if s.recent.Len() > maxParsed {
 		last := s.recent.Back()
-		delete(s.byPart, s.recent.Remove(last).(parsedCertificate).part) //nolint:forcetypeassert // nothing else is in it
+		delete(s.byPart, s.recent.Remove(last).(parsedCertificate).part) //nolint:errcheck // nothing else is in it
 	}
 	return &cert, nil
 }
@@ -110,7 +110,7 @@ func (s *certificates) find(part *plan.Certificate) *tls.Certificate {
 		return nil
 	}
 	s.recent.MoveToFront(e)
-	return e.Value.(parsedCertificate).cert //nolint:forcetypeassert // nothing else is in it
+	return e.Value.(parsedCertificate).cert //nolint:errcheck // nothing else is in it
 }
 
 // handshakeResult says how a handshake ended.

@@ -11,6 +11,7 @@ package upstream
 import (
 	"math/bits"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -165,7 +166,7 @@ func (s *Service) Pick(now int64, random uint64, tried []*Endpoint) *Endpoint {
 		a, b = b, a
 	}
 	for _, e := range [2]*Endpoint{a, b} {
-		if !contains(tried, e) && e.usable(now) {
+		if !slices.Contains(tried, e) && e.usable(now) {
 			return e
 		}
 	}
@@ -178,7 +179,7 @@ func (s *Service) scan(now int64, start int, tried []*Endpoint) *Endpoint {
 	var last *Endpoint
 	for i := range s.endpoints {
 		e := s.endpoints[(start+i)%len(s.endpoints)]
-		if contains(tried, e) {
+		if slices.Contains(tried, e) {
 			continue
 		}
 		if e.usable(now) {
@@ -189,13 +190,4 @@ func (s *Service) scan(now int64, start int, tried []*Endpoint) *Endpoint {
 		}
 	}
 	return last
-}
-
-func contains(list []*Endpoint, e *Endpoint) bool {
-	for _, x := range list {
-		if x == e {
-			return true
-		}
-	}
-	return false
 }

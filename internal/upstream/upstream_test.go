@@ -132,7 +132,7 @@ func TestLeastRequestSpreads(t *testing.T) {
 		t.Errorf("a busy and a slow endpoint got %d of 4000 requests, want at most a sixth", n)
 	}
 	// A slow one that gets nothing is tried again.
-	later := int64(20 * halfLife)
+	later := 20 * halfLife
 	clear(got)
 	for range 4000 {
 		got[s.Pick(later, rng.Uint64(), nil)]++
