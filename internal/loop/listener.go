@@ -86,8 +86,10 @@ func (ln *Listener) event(uint32) {
 			return
 		}
 	}
-	// Edge-triggered: nobody tells of the rest again.
-	ln.loop.Arm(&ln.retry, ln.loop.Now())
+	// Edge-triggered: nobody tells of the rest again. The rest waits its turn.
+	if ln.loop.Post(ln.retry.F) != nil {
+		ln.loop.Arm(&ln.retry, ln.loop.Now())
+	}
 }
 
 func (ln *Listener) acceptOne() bool {

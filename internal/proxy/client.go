@@ -376,6 +376,7 @@ func (c *client) expired() {
 	case shaking:
 		c.conn.CancelHandshake()
 	case reading:
+		c.w.req = h1.Request{Fields: c.w.req.Fields[:0]} // what is there is another's
 		c.refuse(&h1.Error{Status: record.HeaderTimeout.Status(), Reason: "the request's headers did not arrive in time"})
 	case busy, tunnel:
 	default:

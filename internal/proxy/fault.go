@@ -36,10 +36,9 @@ func (x *exchange) refused(c *client, err *h1.Error) {
 	x.c, x.view = c, x.w.view
 	x.begun = c.started
 	x.minor = 1
-	x.w.req.Fields = x.w.req.Fields[:0]
-	x.w.req.Method, x.w.req.Host, x.w.req.Target = nil, nil, nil
 	x.w.tel.RequestsActive++
-	x.remember()
+	x.remember() // method and target, if they were understood
+	x.classify()
 	flag := record.BadRequest
 	for _, f := range [...]record.Flag{record.HeaderTimeout, record.HeadersTooLarge, record.URITooLong, record.NotSupported} {
 		if f.Status() == err.Status {

@@ -144,7 +144,12 @@ func TestFaults(t *testing.T) {
 			}
 		})
 	}
-	g.wantLines(13)
+	lines := g.wantLines(13)
+	for _, i := range []int{9, 10} { // what of a refused head was understood is in the log
+		if l := lines[i]; l.Method != "GET" || l.Path != "/" {
+			t.Errorf("record: got %+v, want GET /", l)
+		}
+	}
 }
 
 func TestTimeouts(t *testing.T) {
