@@ -69,8 +69,9 @@ type announcement struct {
 
 // located is a finding of translation with its place.
 type located struct {
-	at   object.Place // of the object, when the finding was located
-	full object.Finding
+	at      object.Place // of the object, when the finding was located
+	earlier bool         // it was about a last good version
+	full    object.Finding
 }
 
 func newPipeline(n *node) *pipeline {
@@ -261,9 +262,11 @@ func (p *pipeline) locate(changes []change) []object.Finding {
 	}
 	all := slices.Clone(p.set.Findings)
 	var lost []object.Finding
+	earlier := source.Earlier(p.set)
 	next := make(map[object.Finding]located, len(p.result.Findings))
 	for _, f := range p.result.Findings {
-		if l, ok := p.located[f]; ok && !touched[f.Object] && l.at == p.set.Places[f.Object] {
+		l, ok := p.located[f]
+		if ok && !touched[f.Object] && l.at == p.set.Places[f.Object] && l.earlier == earlier[f.Object] {
 			next[f] = l
 			all = append(all, l.full)
 			continue
@@ -272,7 +275,7 @@ func (p *pipeline) locate(changes []change) []object.Finding {
 	}
 	found := source.Locate(p.set, slices.Clone(lost))
 	for i, f := range lost {
-		next[f] = located{at: p.set.Places[f.Object], full: found[i]}
+		next[f] = located{at: p.set.Places[f.Object], earlier: earlier[f.Object], full: found[i]}
 	}
 	p.located = next
 	all = append(all, found...)

@@ -244,6 +244,12 @@ func TestLocate(t *testing.T) {
 		t.Errorf("excerpt %q, want %q", got, want)
 	}
 
+	set.Findings = []object.Finding{{Object: b, Reason: ReasonLastGood}}
+	if got := ask("spec.ports[0].port"); got.Place.String() != "a.yaml:9:3" || got.Excerpt != "" {
+		t.Errorf("of a last good version: %s %q", got.Place, got.Excerpt)
+	}
+	set.Findings = nil
+
 	write(t, ".", "a.yaml", "gone: [")
 	if got := ask("spec.ports[0].port").Place.String(); got != "a.yaml:9:3" {
 		t.Errorf("after a change of the file: %s", got)
