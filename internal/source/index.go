@@ -290,11 +290,16 @@ func (x *index) missing(k object.Key, c *change, settle time.Duration) {
 		} else {
 			l.object, l.spec, l.whole = x.revive(k)
 		}
-		if l.object != nil {
-			c.places[k] = object.Place{File: f.path}
-			x.enact(k, was, l, c)
-			x.note(k, []object.Finding{lastGood(k, c.places[k])})
+		if l.object == nil {
+			// Nothing is in effect, and the file no longer says what it was.
+			delete(x.live, k)
+			x.note(k, nil)
+			c.places[k] = object.Place{}
+			return
 		}
+		c.places[k] = object.Place{File: f.path}
+		x.enact(k, was, l, c)
+		x.note(k, []object.Finding{lastGood(k, c.places[k])})
 		return
 	}
 	if was == nil {
