@@ -5,81 +5,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 )
-
-// backend answers with its name and the path.
-func backend(t *testing.T, name string) string {
-	t.Helper()
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body)
-		w.Header().Set("Backend", name)
-		fmt.Fprintf(w, "%s %s", name, r.URL.Path)
-	}))
-	t.Cleanup(s.Close)
-	return s.Listener.Addr().String()
-}
-
-// gateway is a class and a Gateway with one HTTP listener.
-func gateway(port int) string {
-	return fmt.Sprintf(`apiVersion: gateway.networking.k8s.io/v1
-kind: GatewayClass
-metadata: {name: windrose}
-spec: {controllerName: windrose.dev/gateway-controller}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: web}
-spec:
-  gatewayClassName: windrose
-  addresses: [{type: IPAddress, value: 127.0.0.1}]
-  listeners:
-  - {name: http, protocol: HTTP, port: %d}
-`, port)
-}
-
-// service is a Service with one address-only Workload for each address.
-func service(name string, addrs ...string) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, `apiVersion: v1
-kind: Service
-metadata: {name: %[1]s}
-spec:
-  selector: {app: %[1]s}
-  ports: [{port: 80, targetPort: http}]
-`, name)
-	for i, a := range addrs {
-		host, port, _ := strings.Cut(a, ":")
-		fmt.Fprintf(&b, `---
-apiVersion: windrose.dev/v1alpha1
-kind: Workload
-metadata: {name: %[1]s-%[2]d, labels: {app: %[1]s}}
-spec:
-  address: %[3]s
-  ports: [{name: http, port: %[4]s}]
-`, name, i, host, port)
-	}
-	return b.String()
-}
-
-// route is an HTTPRoute from a path prefix to one service.
-func route(name, prefix, to string) string {
-	return fmt.Sprintf(`apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {name: %s}
-spec:
-  parentRefs: [{name: web}]
-  rules:
-  - matches: [{path: {type: PathPrefix, value: %s}}]
-    backendRefs: [{name: %s, port: 80}]
-`, name, prefix, to)
-}
 
 func fetch(url string) (int, string, http.Header) {
 	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
@@ -93,6 +23,7 @@ func fetch(url string) (int, string, http.Header) {
 }
 
 func TestRouteIsLiveWhileItIsEdited(t *testing.T) {
+	t.Parallel()
 	port := freePort(t)
 	w := up(t, map[string]string{
 		"gateway.yaml":  gateway(port),
@@ -159,6 +90,7 @@ func TestRouteIsLiveWhileItIsEdited(t *testing.T) {
 }
 
 func TestAccessLogHasOneLineForEachRequest(t *testing.T) {
+	t.Parallel()
 	port := freePort(t)
 	w := up(t, map[string]string{
 		"gateway.yaml": gateway(port), "services.yaml": service("a", backend(t, "a")), "route.yaml": route("shop", "/a", "a"),
@@ -186,73 +118,17 @@ func TestAccessLogHasOneLineForEachRequest(t *testing.T) {
 	}
 }
 
-// load asks again and again over keep-alive connections until stopped, and
-// counts.
-type load struct {
-	ok, bad atomic.Int64
-	first   atomic.Pointer[string] // of the failures
-	stop    chan struct{}
-	wg      sync.WaitGroup
-}
-
-func startLoad(n int, url string, client *http.Client) *load {
-	l := &load{stop: make(chan struct{})}
-	for range n {
-		l.wg.Go(func() {
-			for {
-				select {
-				case <-l.stop:
-					return
-				default:
-				}
-				l.one(url, client)
-			}
-		})
-	}
-	return l
-}
-
-func (l *load) one(url string, client *http.Client) {
-	resp, err := client.Get(url)
-	text := ""
-	if err == nil {
-		var b []byte
-		b, err = io.ReadAll(resp.Body)
-		resp.Body.Close()
-		text = fmt.Sprintf("%s %s", resp.Status, b)
-	}
-	if err == nil && resp.StatusCode == http.StatusOK {
-		l.ok.Add(1)
-		return
-	}
-	if err != nil {
-		text = err.Error()
-	}
-	l.bad.Add(1)
-	l.first.CompareAndSwap(nil, &text)
-}
-
-func (l *load) end(t *testing.T) {
-	t.Helper()
-	close(l.stop)
-	l.wg.Wait()
-	if n := l.bad.Load(); n > 0 {
-		t.Errorf("%d of %d requests failed, the first with: %s", n, n+l.ok.Load(), *l.first.Load())
-	}
-	if l.ok.Load() == 0 {
-		t.Error("no request was made")
-	}
-	t.Logf("%d requests", l.ok.Load())
-}
-
 func TestControlDiesAndTrafficFlows(t *testing.T) {
+	t.Parallel()
 	port := freePort(t)
 	w := up(t, map[string]string{
 		"gateway.yaml": gateway(port), "services.yaml": service("a", backend(t, "a")) + "---\n" + service("b", backend(t, "b")),
 		"route.yaml": route("shop", "/", "a"),
 	})
 	url := fmt.Sprintf("http://127.0.0.1:%d/", port)
-	l := startLoad(4, url, &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{}})
+	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{}}
+	l := newLoad(t)
+	l.run(4, func() error { return get(client, url) })
 	plane := w.dataplane()
 	if err := w.cmd.Process.Signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -277,6 +153,7 @@ func TestControlDiesAndTrafficFlows(t *testing.T) {
 }
 
 func TestDataPlaneDiesAndComesBack(t *testing.T) {
+	t.Parallel()
 	port := freePort(t)
 	w := up(t, map[string]string{
 		"gateway.yaml": gateway(port), "services.yaml": service("a", backend(t, "a")), "route.yaml": route("shop", "/", "a"),

@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -39,18 +38,44 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// long tells whether the tests may take their time.
+func long() bool { return os.Getenv("WINDROSE_E2E_LONG") == "1" }
+
 func build(dir string) error {
 	// The data plane runs as another user, who must reach the program.
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return err
 	}
 	binary = filepath.Join(dir, "windrose")
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", binary, "../cmd/windrose")
+	return compile(binary, "../cmd/windrose")
+}
+
+func compile(to, dir string) error {
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", to, dir)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build windrose: %w\n%s", err, out)
+		return fmt.Errorf("build %s: %w\n%s", dir, err, out)
 	}
 	return nil
+}
+
+// demo is the backend of the demo, built when a test first wants it.
+var demo struct {
+	once sync.Once
+	err  error
+	path string
+}
+
+func demoBackend(t *testing.T) string {
+	t.Helper()
+	demo.once.Do(func() {
+		demo.path = filepath.Join(filepath.Dir(binary), "pingdo-backend")
+		demo.err = compile(demo.path, "../examples/pingdo/backend")
+	})
+	if demo.err != nil {
+		t.Fatal(demo.err)
+	}
+	return demo.path
 }
 
 // windrose is a running `windrose up` with its folders.
@@ -61,8 +86,13 @@ type windrose struct {
 	admin  string
 	health string
 	stats  string // address of the data plane's metrics
-	cmd    *exec.Cmd
-	done   chan struct{}
+
+	more []string            // further arguments of up
+	dir  string              // working directory; "" for that of the test
+	user *syscall.Credential // who runs it; nil for whoever runs the test
+
+	cmd  *exec.Cmd
+	done chan struct{}
 }
 
 // newWindrose makes the folders of a windrose with manifests by file name; it
@@ -75,6 +105,14 @@ func newWindrose(t *testing.T, files map[string]string) *windrose {
 		w.write(name, text)
 	}
 	w.admin, w.health, w.stats = freeAddr(t), freeAddr(t), freeAddr(t)
+	t.Cleanup(func() {
+		if w.cmd != nil {
+			w.stop()
+		}
+		if t.Failed() {
+			t.Logf("stderr of windrose:\n%s", tail(w.talk(), 60))
+		}
+	})
 	return w
 }
 
@@ -89,8 +127,10 @@ func up(t *testing.T, files map[string]string) *windrose {
 
 func (w *windrose) start() {
 	w.t.Helper()
-	w.cmd = exec.Command(binary, "up", "--config", w.config, "--state", w.state,
-		"--admin", w.admin, "--health", w.health, "--metrics", w.stats)
+	w.cmd = exec.Command(binary, append([]string{"up", "--config", w.config, "--state", w.state,
+		"--admin", w.admin, "--health", w.health, "--metrics", w.stats}, w.more...)...)
+	w.cmd.Dir = w.dir
+	w.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: w.user}
 	out, err := os.OpenFile(filepath.Join(w.config, "..", "stdout"), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o644)
 	if err != nil {
 		w.t.Fatal(err)
@@ -103,18 +143,13 @@ func (w *windrose) start() {
 	defer errs.Close()
 	w.cmd.Stdout, w.cmd.Stderr = out, errs
 	if err := w.cmd.Start(); err != nil {
+		w.cmd = nil
 		w.t.Fatal(err)
 	}
 	done := make(chan struct{})
 	w.done = done
 	cmd := w.cmd
 	go func() { _ = cmd.Wait(); close(done) }()
-	w.t.Cleanup(func() {
-		w.stop()
-		if w.t.Failed() {
-			w.t.Logf("stderr of windrose:\n%s", tail(w.talk(), 60))
-		}
-	})
 }
 
 // talk is all that windrose said.
@@ -133,19 +168,31 @@ func (w *windrose) read(name string) string {
 // stop ends windrose as a user does, and waits.
 func (w *windrose) stop() {
 	w.t.Helper()
+	w.signal(syscall.SIGTERM)
+	w.wait()
+}
+
+// signal sends a signal to windrose, unless it has ended.
+func (w *windrose) signal(sig syscall.Signal) {
+	w.t.Helper()
 	select {
 	case <-w.done:
-		return
 	default:
+		_ = w.cmd.Process.Signal(sig)
 	}
-	_ = w.cmd.Process.Signal(syscall.SIGTERM)
+}
+
+// wait gives the exit code of windrose once it has ended.
+func (w *windrose) wait() int {
+	w.t.Helper()
 	select {
 	case <-w.done:
 	case <-time.After(60 * time.Second):
 		_ = w.cmd.Process.Kill()
 		<-w.done
-		w.t.Error("windrose did not end within 60 s of SIGTERM")
+		w.t.Error("windrose did not end within 60 s")
 	}
+	return w.cmd.ProcessState.ExitCode()
 }
 
 func (w *windrose) ready() {
@@ -193,6 +240,60 @@ type result struct {
 func (w *windrose) cli(args ...string) result {
 	w.t.Helper()
 	return run(w.t, binary, append([]string{"--admin", w.admin}, args...)...)
+}
+
+// list gives the objects of a kind in all namespaces, as JSON.
+func (w *windrose) list(kind string) []thing {
+	w.t.Helper()
+	r := w.cli("get", kind, "-A", "-o", "json")
+	var list struct{ Items []thing }
+	if err := json.Unmarshal([]byte(r.out), &list); r.code != 0 || err != nil {
+		w.t.Fatalf("get %s: %v %+v", kind, err, r)
+	}
+	return list.Items
+}
+
+// thing is what tests look at in an object.
+type thing struct {
+	Metadata struct{ Namespace, Name string }
+	Status   struct {
+		PID        int `json:"pid"`
+		Restarts   int
+		Conditions []condition
+		Listeners  []struct {
+			Name           string
+			AttachedRoutes int
+			Conditions     []condition
+		}
+		Parents []struct {
+			ParentRef  struct{ Name, SectionName string }
+			Conditions []condition
+		}
+	}
+}
+
+type condition struct{ Type, Status, Reason, Message string }
+
+// find gives a condition, as "Status Reason: message".
+func find(all []condition, kind string) string {
+	for _, c := range all {
+		if c.Type == kind {
+			return c.Status + " " + c.Reason + ": " + c.Message
+		}
+	}
+	return "no condition " + kind
+}
+
+// get gives one object.
+func (w *windrose) get(kind, name string) thing {
+	w.t.Helper()
+	for _, o := range w.list(kind) {
+		if o.Metadata.Name == name {
+			return o
+		}
+	}
+	w.t.Fatalf("there is no %s %s", kind, name)
+	return thing{}
 }
 
 func run(t *testing.T, name string, args ...string) result {
@@ -254,45 +355,117 @@ func get200(url string) error {
 	return nil
 }
 
-// freePorts never gives a port twice, since what gets one does not bind it at
-// once.
-var freePorts sync.Map
+// freePorts gives each port once. They lie below those that the kernel gives to
+// outgoing connections, so that a port that a test leaves free for a while stays
+// free.
+var freePorts struct {
+	sync.Mutex
+	next int
+}
+
+const firstPort, lastPort = 20000, 32000
 
 func freePort(t *testing.T) int {
 	t.Helper()
-	for {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		port := ln.Addr().(*net.TCPAddr).Port
-		ln.Close()
-		if _, taken := freePorts.LoadOrStore(port, true); !taken {
+	freePorts.Lock()
+	defer freePorts.Unlock()
+	if freePorts.next == 0 {
+		freePorts.next = firstPort + os.Getpid()*101%(lastPort-firstPort)
+	}
+	for range lastPort - firstPort {
+		port := freePorts.next
+		freePorts.next = firstPort + (port+1-firstPort)%(lastPort-firstPort)
+		if ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			ln.Close()
 			return port
 		}
 	}
+	t.Fatal("no port is free")
+	return 0
 }
 
-func freeAddr(t *testing.T) string { return "127.0.0.1:" + strconv.Itoa(freePort(t)) }
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	return "127.0.0.1:" + strconv.Itoa(freePort(t))
+}
+
+func listen(t *testing.T, addr string) net.Listener {
+	t.Helper()
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	return ln
+}
+
+func portOf(addr string) string {
+	_, port, _ := strings.Cut(addr, ":")
+	return port
+}
 
 func tail(text string, n int) string {
 	all := strings.Split(strings.TrimRight(text, "\n"), "\n")
 	return strings.Join(all[max(0, len(all)-n):], "\n")
 }
 
-// rss is the resident memory of a process in KiB.
-func rss(t *testing.T, pid int) int {
+// procStatus is a field of /proc/PID/status.
+func procStatus(t *testing.T, pid int, field string) string {
 	t.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := regexp.MustCompile(`VmRSS:\s+(\d+)`).FindSubmatch(b)
-	if m == nil {
-		t.Fatalf("no VmRSS of %d", pid)
+	for line := range strings.Lines(string(b)) {
+		if name, value, ok := strings.Cut(line, ":"); ok && name == field {
+			return strings.TrimSpace(value)
+		}
 	}
-	n, _ := strconv.Atoi(string(m[1]))
+	t.Fatalf("no %s of process %d", field, pid)
+	return ""
+}
+
+// memory is VmRSS or VmHWM of a process in KiB.
+func memory(t *testing.T, pid int, field string) int {
+	t.Helper()
+	n, err := strconv.Atoi(strings.TrimSuffix(procStatus(t, pid, field), " kB"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	return n
+}
+
+// gone tells whether a process has ended. One that waits to be reaped has.
+func gone(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return true
+	}
+	_, rest, _ := strings.Cut(string(b), ") ")
+	return strings.HasPrefix(rest, "Z")
+}
+
+// applied waits until the data plane has all that control decided.
+func (w *windrose) applied() {
+	w.t.Helper()
+	w.eventually("the data plane has the newest plan", func() error {
+		_, page, _ := fetch("http://" + w.admin + "/metrics")
+		made, applied := sample(page, "windrose_control_plan_version"), sample(page, "windrose_control_plan_applied_version")
+		if made == "" || made != applied {
+			return fmt.Errorf("version %s, applied %s", made, applied)
+		}
+		return nil
+	})
+}
+
+// sample is the value of a series on a page of metrics, "" if it is not there.
+func sample(page, series string) string {
+	for line := range strings.Lines(page) {
+		if value, ok := strings.CutPrefix(line, series+" "); ok {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
 }
 
 // dataplane is the pid of the data plane of w.

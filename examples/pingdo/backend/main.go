@@ -68,6 +68,8 @@ func handler(name string) http.Handler {
 			slow(w, r, name)
 		case strings.HasSuffix(r.URL.Path, "/echo"):
 			w.Header().Set("Content-Type", r.Header.Get("Content-Type"))
+			// Else the first write would end the reading of the request.
+			http.NewResponseController(w).EnableFullDuplex()
 			io.Copy(w, r.Body)
 		default:
 			answer(w, r, name)
