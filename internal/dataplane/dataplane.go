@@ -214,7 +214,14 @@ func (d *dataPlane) apply(delta feed.Delta) feed.Ack {
 	d.version = delta.Version
 	parts := delta.Parts
 	if !d.applied {
-		parts = append(d.stored, parts...) // of two with one key the later counts
+		// A builder removes before it adds, so what is stored goes in without what
+		// has left since. Of two parts with one key the later counts.
+		gone := make(map[plan.Key]bool, len(delta.Removed))
+		for _, k := range delta.Removed {
+			gone[k] = true
+		}
+		stays := slices.DeleteFunc(d.stored, func(p plan.Part) bool { return gone[p.Key] })
+		parts = append(stays, parts...)
 	}
 	d.use(parts, delta.Removed)
 	return feed.Ack{Version: delta.Version, Problems: d.problems}
@@ -222,15 +229,11 @@ func (d *dataPlane) apply(delta feed.Delta) feed.Ack {
 
 // use puts changed parts into effect. The caller holds d.mu.
 func (d *dataPlane) use(parts []plan.Part, removed []plan.Key) {
-	gone := make(map[plan.Key]bool, len(removed))
 	for _, k := range removed {
-		gone[k] = true
 		delete(d.parts, k)
 	}
 	for i := range parts {
-		if !gone[parts[i].Key] {
-			d.parts[parts[i].Key] = &parts[i]
-		}
+		d.parts[parts[i].Key] = &parts[i]
 	}
 	d.hub.Use(d.version, namesOf(partKeys(parts)), namesOf(removed))
 	d.plan, d.planProblems = d.builder.Apply(parts, removed)
