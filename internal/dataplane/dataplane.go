@@ -32,13 +32,16 @@ import (
 
 // Config of a data plane.
 type Config struct {
-	Feed    string    // path of the control part's unix socket
-	Store   string    // path of the stored plan; empty: none
-	Node    string    // name by which the control part knows this data plane
-	Version string    // of windrose
-	Metrics string    // address of /metrics; empty: none
-	Health  string    // address of /healthz/live and /healthz/ready; empty: none
-	Log     io.Writer // access log
+	Feed    string // path of the control part's unix socket
+	Store   string // path of the stored plan; empty: none
+	Node    string // name by which the control part knows this data plane
+	Version string // of windrose
+	Metrics string // address of /metrics; empty: none
+	Health  string // address of /healthz/live and /healthz/ready; empty: none
+	// TakeOver says that another data plane serves the same addresses and will
+	// drain as soon as this one does.
+	TakeOver bool
+	Log      io.Writer // access log
 	// Say is told what an operator should know; it may be called from any
 	// goroutine.
 	Say func(message string, args ...any)
@@ -114,7 +117,7 @@ func newDataPlane(ctx context.Context, cfg Config) (*dataPlane, error) {
 	d.hub = telemetry.NewHub(telemetry.Config{Version: cfg.Version, Process: "dataplane", Log: d.logs})
 	var err error
 	d.proxy, err = proxy.New(proxy.Config{
-		Loops: runtime.GOMAXPROCS(0), Hub: d.hub, Log: cfg.Say, Churn: func() { signal(d.churned) },
+		Loops: runtime.GOMAXPROCS(0), Hub: d.hub, Log: cfg.Say, Churn: func() { signal(d.churned) }, Share: cfg.TakeOver,
 	})
 	if err != nil {
 		return nil, err

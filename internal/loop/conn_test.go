@@ -277,3 +277,27 @@ func TestSilent(t *testing.T) {
 	peer.Close()
 	eventually(t, "the end is noticed", func() bool { return !silent() })
 }
+
+func TestFreeTellsOfASocketThatShares(t *testing.T) {
+	fd, err := Bind(netip.MustParseAddrPort("127.0.0.1:0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sa, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(sa.(*unix.SockaddrInet4).Port))
+	if err := Free(addr); !errors.Is(err, unix.EADDRINUSE) {
+		t.Errorf("while somebody listens: %v", err)
+	}
+	second, err := Bind(addr)
+	if err != nil {
+		t.Errorf("a second of ours: %v", err)
+	}
+	unix.Close(second)
+	unix.Close(fd)
+	if err := Free(addr); err != nil {
+		t.Errorf("when nobody listens: %v", err)
+	}
+}

@@ -18,10 +18,34 @@ const acceptBudget = 64
 // address (SO_REUSEPORT), one for each loop: the kernel spreads connections
 // over them. "::" takes IPv4 too.
 func Bind(addr netip.AddrPort) (fd int, err error) {
+	fd, err = bind(addr, 1)
+	if err != nil {
+		return -1, err
+	}
+	if err := unix.Listen(fd, Backlog); err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("listen on %v: %w", addr, err)
+	}
+	return fd, nil
+}
+
+// Free says with nil that no socket listens at addr. Bind alone cannot tell: it
+// shares the address with any other program of the same user that shares too,
+// and the kernel would give that program half of the connections.
+func Free(addr netip.AddrPort) error {
+	fd, err := bind(addr, 0)
+	if err != nil {
+		return err
+	}
+	return unix.Close(fd)
+}
+
+// bind makes a socket with an address; share is the value of SO_REUSEPORT.
+func bind(addr netip.AddrPort, share int) (fd int, err error) {
 	sa, family := sockaddr(addr)
 	fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil && addr.Addr() == netip.IPv6Unspecified() && errors.Is(err, unix.EAFNOSUPPORT) {
-		return Bind(netip.AddrPortFrom(netip.IPv4Unspecified(), addr.Port()))
+		return bind(netip.AddrPortFrom(netip.IPv4Unspecified(), addr.Port()), share)
 	}
 	if err != nil {
 		return -1, fmt.Errorf("open socket: %w", err)
@@ -34,7 +58,7 @@ func Bind(addr netip.AddrPort) (fd int, err error) {
 	}()
 	options := [][3]int{
 		{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1},
-		{unix.SOL_SOCKET, unix.SO_REUSEPORT, 1},
+		{unix.SOL_SOCKET, unix.SO_REUSEPORT, share},
 		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1}, // accepted sockets inherit it
 	}
 	if addr.Addr() == netip.IPv6Unspecified() {
@@ -47,9 +71,6 @@ func Bind(addr netip.AddrPort) (fd int, err error) {
 	}
 	if err := unix.Bind(fd, sa); err != nil {
 		return fd, fmt.Errorf("bind %v: %w", addr, err)
-	}
-	if err := unix.Listen(fd, Backlog); err != nil {
-		return fd, fmt.Errorf("listen on %v: %w", addr, err)
 	}
 	return fd, nil
 }

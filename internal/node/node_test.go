@@ -49,6 +49,7 @@ func runDataPlane(args []string) {
 	flags.StringVar(&cfg.Store, "store", "", "")
 	flags.StringVar(&cfg.Metrics, "metrics", "", "")
 	flags.StringVar(&cfg.Health, "health", "", "")
+	flags.BoolVar(&cfg.TakeOver, "take-over", false, "")
 	flags.Parse(args)
 	signal.Ignore(syscall.SIGPIPE, syscall.SIGHUP)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)

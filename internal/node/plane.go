@@ -125,7 +125,7 @@ func (p *plane) first(ctx context.Context) (*process, error) {
 		return old, nil
 	}
 	p.log.Info("replacing the data plane of the last run", "pid", old.PID)
-	next, err := p.start()
+	next, err := p.start("--take-over")
 	p.old.Go(func() {
 		if err == nil {
 			p.await(ctx, next)
@@ -152,17 +152,21 @@ func (p *plane) await(ctx context.Context, next *process) {
 	}
 }
 
-func (p *plane) start() (*process, error) {
+// start starts a data plane. What extra adds to its arguments is about this
+// start, and does not make it another data plane.
+func (p *plane) start(extra ...string) (*process, error) {
 	folders := [2]*os.File{p.state.feed, p.state.plane}
-	next, err := spawn(p.args(), p.as, folders, p.cfg.Stdout, p.cfg.Stderr)
+	args := append(p.args(), extra...)
+	next, err := spawn(args, p.as, folders, p.cfg.Stdout, p.cfg.Stderr)
 	if p.as.drop && (errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)) {
 		p.log.Warn("the data plane keeps root's rights: it cannot run as an unprivileged user",
 			"err", err, "mend", "let others execute the windrose program, and run windrose with CAP_SETUID, CAP_SETGID and CAP_NET_BIND_SERVICE")
-		next, err = spawn(p.args(), user{}, folders, p.cfg.Stdout, p.cfg.Stderr)
+		next, err = spawn(args, user{}, folders, p.cfg.Stdout, p.cfg.Stderr)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("start the data plane: %w", err)
 	}
+	next.Args = p.args()
 	p.log.Info("data plane started", "pid", next.PID)
 	if err := p.state.remember(next.identity); err != nil {
 		p.log.Warn("the next start will not know this data plane", "err", err)

@@ -62,10 +62,6 @@ const (
 	lingerBytes = 256 << 10
 )
 
-// maxAhead is how much of pipelined requests is read ahead to find the end of a
-// client that left.
-const maxAhead = 64 << 10
-
 // accept takes over a new connection.
 func (w *worker) accept(s *socket, counts *telemetry.Socket, fd int, peer netip.AddrPort) {
 	c := &client{w: w, sock: s, peer: peer, counts: counts, phase: idle}
@@ -143,7 +139,7 @@ func (c *client) gone() bool {
 	if !c.secure {
 		return c.conn.Ended()
 	}
-	for len(c.in) < maxAhead {
+	for len(c.in) < c.w.view.settings.MaxBufferedBytes {
 		n, err := c.conn.Read(c.w.loop.In)
 		if err == loop.ErrAgain { //nolint:errorlint // see read
 			return false

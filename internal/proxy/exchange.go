@@ -316,6 +316,9 @@ func (x *exchange) try() {
 			x.serverLost(err)
 			return
 		}
+		if len(x.sent) > x.view.settings.MaxBufferedBytes {
+			x.forget()
+		}
 		if !x.c.body.Done() && x.c.conn.Readable() {
 			// More of the body came while nobody wanted it: nobody tells again.
 			x.c.conn.Again()

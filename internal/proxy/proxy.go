@@ -40,6 +40,9 @@ type Config struct {
 	// Churn, if set, is told that many connections have come or gone, which
 	// leaves garbage. It is called on an event loop and must not block.
 	Churn func()
+	// Share binds addresses although somebody listens there: a predecessor that
+	// is about to drain.
+	Share bool
 	// Log is told what an operator should know about the process itself; it may
 	// be called from any goroutine.
 	Log func(message string, args ...any)
@@ -166,14 +169,20 @@ func (p *Proxy) Refresh(up *upstream.View) {
 // open binds a socket on every loop, unless it is bound.
 func (p *Proxy) open(b *plan.Bound) error {
 	p.mu.Lock()
-	s := p.sockets[b.Name]
+	old := p.sockets[b.Name]
+	ours := p.hasPort(b.Addr.Port())
 	p.mu.Unlock()
-	if s != nil && (s.tls != nil) == b.TLS {
+	if old != nil && (old.tls != nil) == b.TLS {
 		return nil
 	}
-	s = &socket{name: b.Name, addr: b.Addr}
+	s := &socket{name: b.Name, addr: b.Addr, listeners: make([]*loop.Listener, len(p.workers))}
 	if b.TLS {
 		s.tls = p.newTLS(b.Name)
+	}
+	if !ours && !p.cfg.Share {
+		if err := loop.Free(b.Addr); err != nil {
+			return err
+		}
 	}
 	fds := make([]int, 0, len(p.workers))
 	for range p.workers {
@@ -187,9 +196,7 @@ func (p *Proxy) open(b *plan.Bound) error {
 		fds = append(fds, fd)
 	}
 	p.mu.Lock()
-	old := p.sockets[b.Name]
 	p.sockets[b.Name] = s
-	s.listeners = make([]*loop.Listener, len(p.workers))
 	p.mu.Unlock()
 	for i, w := range p.workers {
 		p.on(w, func() { s.listeners[i] = w.listen(s, fds[i]) })
@@ -198,6 +205,18 @@ func (p *Proxy) open(b *plan.Bound) error {
 		p.shut(old) // the same address changed between cleartext and TLS
 	}
 	return nil
+}
+
+// hasPort says whether a socket of this proxy has the port, at any address: one
+// at all addresses and one at a single address go together. The caller holds
+// p.mu.
+func (p *Proxy) hasPort(port uint16) bool {
+	for _, s := range p.sockets {
+		if s.addr.Port() == port {
+			return true
+		}
+	}
+	return false
 }
 
 // shut closes a socket on every loop; its connections finish what is in flight.
