@@ -104,11 +104,17 @@ type Protocol string
 const (
 	HTTP  Protocol = "http"  // HTTP/1.1 in cleartext
 	HTTPS Protocol = "https" // TLS, then HTTP/1.1
+	H2C   Protocol = "h2c"   // of a service: HTTP/2 in cleartext with prior knowledge
+	TLS   Protocol = "tls"   // TLS, then bytes; see Listener.Passthrough
+	TCP   Protocol = "tcp"   // bytes
+	UDP   Protocol = "udp"   // datagrams
 )
 
-// Socket is one bound address. Its key's name is "tcp/ADDR:PORT".
+// Socket is one bound address. Its key's name is "tcp/ADDR:PORT" or
+// "udp/ADDR:PORT".
 type Socket struct {
 	Addr netip.AddrPort `json:"addr"`
+	UDP  bool           `json:"udp,omitempty"`
 }
 
 // SocketName is the name of the key of the TCP socket at addr.
@@ -123,10 +129,17 @@ type Listener struct {
 	Hostname string `json:"hostname,omitempty"`
 	// Certificates are the names of Certificate keys, in the order written.
 	Certificates []string `json:"certificates,omitempty"`
+	// Passthrough, for protocol TLS, leaves the handshake to the service: only
+	// the server name is read.
+	Passthrough bool `json:"passthrough,omitempty"`
 }
 
 // Route is one HTTPRoute, GRPCRoute or Ingress as far as it is accepted. Its
 // key's name is "KIND/NAMESPACE/NAME".
+//
+// A TLSRoute, TCPRoute or UDPRoute is a Route too, with one rule whose only
+// match is the prefix "/": it hangs on a listener of protocol TLS, TCP or UDP,
+// and the server name of the handshake is the host.
 type Route struct {
 	// Created and the key's name decide between equal matches: the older wins,
 	// then the alphabetically first (Gateway API, HTTPRouteRule.matches).
