@@ -1,7 +1,7 @@
 // Package record says what became of a request or connection: one Record for
-// each, filled along its way and given to a sink exactly once; and Fault, why
-// it could not be served, with the closed set of flags that clients, logs and
-// metrics show.
+// each, filled along its way and given to telemetry exactly once, and why it
+// could not be served, as a flag of the closed set that clients, logs and metrics
+// show.
 package record
 
 import (
@@ -215,8 +215,8 @@ func (f Flag) Mend() string {
 	return ""
 }
 
-// Record is what became of one request. Byte slices are only valid until the
-// sink that is given the record returns.
+// Record is what became of one request. Byte slices are only valid until who is
+// given the record returns.
 type Record struct {
 	Start    time.Time
 	Duration time.Duration // first byte of the request to last byte of the answer
@@ -253,7 +253,3 @@ type Record struct {
 	Fault  Flag   // 0 where the answer is the service's own
 	Reason string // a sentence; "" without a fault
 }
-
-// Sink takes records. Emit must not keep the record or its slices, and must
-// not block: it is called on an event loop.
-type Sink interface{ Emit(*Record) }

@@ -136,10 +136,6 @@ var families = []family{
 		show:   func(h *Hub, p *Page) { c, _ := h.sum(); p.Count(gauge(c.RequestsActive)) },
 	},
 	{
-		Metric: Metric{"windrose_requests_pending", Gauge, "Requests that wait for an upstream connection.", nil},
-		show:   func(h *Hub, p *Page) { c, _ := h.sum(); p.Count(gauge(c.RequestsPending)) },
-	},
-	{
 		Metric: Metric{
 			"windrose_requests_total", Counter,
 			"Requests by route and status code; _none: no route took it, _other: beyond the limit of series.",

@@ -192,34 +192,6 @@ func (n *Names) add(o Names) {
 	n.Sockets = append(n.Sockets, o.Sockets[:min(len(o.Sockets), max(maxLate-len(n.Sockets), 0))]...)
 }
 
-// Retain is Use for a caller that knows all names of the plan but not what
-// changed.
-func (h *Hub) Retain(version uint64, all Names) {
-	h.mu.Lock()
-	removed := Names{
-		Routes:   missing(h.routes.live, all.Routes),
-		Services: missing(h.services.live, all.Services),
-		Sockets:  missing(h.sockets, all.Sockets),
-	}
-	h.mu.Unlock()
-	h.Use(version, all, removed)
-}
-
-// missing lists the keys of have that are not in want.
-func missing[V any](have map[string]V, want []string) []string {
-	keep := make(map[string]bool, len(want))
-	for _, name := range want {
-		keep[name] = true
-	}
-	var gone []string
-	for name := range have {
-		if !keep[name] {
-			gone = append(gone, name)
-		}
-	}
-	return gone
-}
-
 // AppendMetrics gathers from the loops and appends a page in Prometheus' text
 // format 0.0.4. It takes about a second at most; a loop that does not answer by
 // then shows its counts of the scrape before. It ends early with ctx.
@@ -418,7 +390,6 @@ func (h *Hub) sum() (Counts, fixed) {
 		o := &m.last.counts
 		c.add(o)
 		c.RequestsActive += o.RequestsActive
-		c.RequestsPending += o.RequestsPending
 		c.TunnelsActive += o.TunnelsActive
 		c.UpstreamActive += o.UpstreamActive
 		c.UpstreamIdle += o.UpstreamIdle

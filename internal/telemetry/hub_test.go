@@ -118,7 +118,7 @@ func TestSeriesGoWithTheirRouteAndBeginAnew(t *testing.T) {
 	before.want(t, `windrose_connections_accepted_total{socket="tcp/[::]:81"}`, 3)
 	before.want(t, `windrose_metric_series`, 3*(1+17))
 
-	h.Retain(2, routes("a"))
+	h.Use(2, telemetry.Names{}, telemetry.Names{Routes: all.Routes[1:], Services: all.Services, Sockets: all.Sockets})
 	after := scrape(t, h)
 	after.want(t, `windrose_requests_total{route="a",code="200"}`, 1)
 	after.want(t, `windrose_metric_series`, 1+17)

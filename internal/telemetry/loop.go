@@ -9,9 +9,8 @@ import (
 // Counts are what an event loop counts besides its records: it changes the
 // fields itself. The gauges go up and down.
 type Counts struct {
-	RequestsActive  int64 // gauge: requests between their head and their record
-	RequestsPending int64 // gauge: requests that wait for an upstream connection
-	TunnelsActive   int64 // gauge: upgraded connections
+	RequestsActive int64 // gauge: requests between their head and their record
+	TunnelsActive  int64 // gauge: upgraded connections
 
 	UpstreamActive int64  // gauge: open upstream connections, idle ones included
 	UpstreamIdle   int64  // gauge: upstream connections in pools
@@ -67,8 +66,6 @@ type fixed struct {
 	dropped    uint64 // lines of the access log
 }
 
-var _ record.Sink = (*Loop)(nil)
-
 // newLoop makes a Loop that writes its lines to log, which may be nil.
 func newLoop(log *Log) *Loop {
 	return &Loop{sockets: make(map[string]*Socket), log: log, lines: new(lines)}
@@ -104,7 +101,8 @@ func (l *Loop) Handshake(h Handshake) {
 // Turn counts a turn of the event loop that was busy for the given time.
 func (l *Loop) Turn(busy time.Duration) { l.fixed.turns.observe(busy) }
 
-// Emit counts a record and writes its line. It keeps nothing of r.
+// Emit counts a record and writes its line. It keeps nothing of r, and does not
+// block.
 func (l *Loop) Emit(r *record.Record) {
 	name := r.Route
 	if name == "" {
