@@ -49,7 +49,7 @@ var imports = map[string][]string{
 	"internal/dataplane": {"internal/feed", "internal/memory", "internal/plan", "internal/proxy", "internal/telemetry", "internal/upstream"},
 
 	// Wiring and surface.
-	"internal/admin": {"api/v1alpha1", "internal/object", "internal/plan"},
+	"internal/admin": {"api/v1alpha1", "internal/object", "internal/plan", "internal/telemetry"},
 	"internal/node": {
 		"api/v1alpha1", "internal/admin", "internal/feed", "internal/object", "internal/plan",
 		"internal/source", "internal/status", "internal/translate", "internal/workload",

@@ -7,7 +7,7 @@
 //	/api/v1/plan?parts=                               what the data plane was given
 //	/api/v1/version                                   of the running windrose
 //	/healthz/live, /healthz/ready                     ready: the configuration is applied
-//	/metrics                                          windrose's own, then the data plane's
+//	/metrics                                          of both processes
 //
 // The API only reads. It listens on a loopback address, answers only requests
 // whose Host names such an address (a web page of somebody else that had its
@@ -102,10 +102,11 @@ type Config struct {
 
 // Server serves the API.
 type Server struct {
-	cfg  Config
-	ln   net.Listener
-	http *http.Server
-	view atomic.Pointer[View]
+	cfg     Config
+	started time.Time
+	ln      net.Listener
+	http    *http.Server
+	view    atomic.Pointer[View]
 
 	mu       sync.Mutex // guards what follows
 	watchers map[chan struct{}]struct{}
@@ -124,7 +125,7 @@ func Listen(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the admin address: %w", err)
 	}
-	s := &Server{cfg: cfg, ln: limit(ln, maxConnections), watchers: map[chan struct{}]struct{}{}}
+	s := &Server{cfg: cfg, started: time.Now(), ln: limit(ln, maxConnections), watchers: map[chan struct{}]struct{}{}}
 	s.http = &http.Server{
 		Handler:           s.guard(s.routes()),
 		ReadHeaderTimeout: readTimeout,

@@ -259,19 +259,32 @@ func TestHealth(t *testing.T) {
 	}
 }
 
+// dataPlanePage shows one number that the control part shows too.
+const dataPlanePage = `# HELP process_open_fds File descriptors that the process has open.
+# TYPE process_open_fds gauge
+process_open_fds{process="dataplane"} 9
+# HELP windrose_requests_total Requests.
+# TYPE windrose_requests_total counter
+windrose_requests_total 5
+`
+
 func TestMetrics(t *testing.T) {
-	dp := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "windrose_requests_total 5\n") }))
+	dp := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, dataPlanePage) }))
 	defer dp.Close()
 	s, _ := serve(t, admin.Config{Metrics: dp.URL})
 	s.Use(view())
 	_, body := get(t, s, "/metrics", nil)
 	for _, want := range []string{
 		"windrose_requests_total 5\n", "windrose_control_dataplane_up 1\n", `windrose_control_objects{kind="HTTPRoute"} 2`,
-		`windrose_control_findings{severity="error"} 1`, "windrose_control_plan_version 7\n", "windrose_control_resident_memory_bytes ",
+		`windrose_control_findings{severity="error"} 1`, "windrose_control_plan_version 7\n", `process_resident_memory_bytes{process="control"} `,
+		"process_open_fds{process=\"control\"}", "process_open_fds{process=\"dataplane\"} 9\n",
 	} {
 		if !strings.Contains(body, want) {
 			t.Errorf("no %q in\n%s", want, body)
 		}
+	}
+	if n := strings.Count(body, "# TYPE process_open_fds gauge\n"); n != 1 {
+		t.Errorf("process_open_fds is declared %d times, want once", n)
 	}
 	dp.Close()
 	if _, body := get(t, s, "/metrics", nil); !strings.Contains(body, "windrose_control_dataplane_up 0\n") {

@@ -12,6 +12,7 @@ import (
 
 	"windrose.dev/windrose/internal/object"
 	"windrose.dev/windrose/internal/plan"
+	"windrose.dev/windrose/internal/telemetry"
 )
 
 // Version says which windrose runs.
@@ -302,23 +303,22 @@ func (t *watcher) tell(v *View) error {
 	return t.control.Flush()
 }
 
-// metrics writes the control part's numbers and then the data plane's page.
+// metrics writes one page of what the control part and the data plane count.
 func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-	var page []byte
-	up := 0
+	w.Header().Set("Content-Type", telemetry.ContentType)
+	var theirs []byte
+	up := false
 	if s.cfg.Metrics != "" {
 		var err error
-		if page, err = fetch(r.Context(), s.cfg.Metrics); err == nil {
-			up = 1
-		}
+		theirs, err = fetch(r.Context(), s.cfg.Metrics)
+		up = err == nil
 	}
 	v := s.view.Load()
 	if v == nil {
 		v = &View{Set: &object.Set{}}
 	}
-	writeMetrics(w, s.cfg.Version, v, up)
-	_, _ = w.Write(page) // as in reply
+	ours := controlPage(s.cfg.Version, s.started, v, up)
+	_, _ = w.Write(telemetry.Merge(nil, ours, theirs)) // as in reply
 }
 
 // fetch gets the data plane's page, whole or not at all.
