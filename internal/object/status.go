@@ -2,7 +2,6 @@ package object
 
 import (
 	networkingv1 "k8s.io/api/networking/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
@@ -32,41 +31,4 @@ type Status struct {
 	Static bool
 	// Parent is the Gateway of a ListenerSet.
 	Parent Key
-}
-
-// Value is the status proper, as its kind prescribes it; nil if there is none.
-func (s *Status) Value() any {
-	switch {
-	case s.GatewayClass != nil:
-		return s.GatewayClass
-	case s.Gateway != nil:
-		return s.Gateway
-	case s.ListenerSet != nil:
-		return s.ListenerSet
-	case s.Route != nil:
-		return s.Route
-	case s.Policy != nil:
-		return s.Policy
-	case s.Ingress != nil:
-		return s.Ingress
-	}
-	return nil
-}
-
-// Conditions are the conditions of the object itself: for a route and a
-// policy those of its first parent.
-func (s *Status) Conditions() []metav1.Condition {
-	switch {
-	case s.GatewayClass != nil:
-		return s.GatewayClass.Conditions
-	case s.Gateway != nil:
-		return s.Gateway.Conditions
-	case s.ListenerSet != nil:
-		return s.ListenerSet.Conditions
-	case s.Route != nil && len(s.Route.Parents) > 0:
-		return s.Route.Parents[0].Conditions
-	case s.Policy != nil && len(s.Policy.Ancestors) > 0:
-		return s.Policy.Ancestors[0].Conditions
-	}
-	return nil
 }

@@ -6,6 +6,7 @@ package status
 import (
 	"reflect"
 	"slices"
+	"strconv"
 	"time"
 
 	networkingv1 "k8s.io/api/networking/v1"
@@ -180,4 +181,22 @@ func clone(s *object.Status) *object.Status {
 		c.Ingress = &networkingv1.IngressStatus{LoadBalancer: *s.Ingress.LoadBalancer.DeepCopy()}
 	}
 	return &c
+}
+
+// parentName tells the parents of a route apart.
+func parentName(ref *gatewayv1.ParentReference) string {
+	kind, namespace, section := "Gateway", "", ""
+	if ref.Kind != nil {
+		kind = string(*ref.Kind)
+	}
+	if ref.Namespace != nil {
+		namespace = string(*ref.Namespace) + "/"
+	}
+	if ref.SectionName != nil && *ref.SectionName != "" {
+		section = ", listener " + string(*ref.SectionName)
+	}
+	if ref.Port != nil {
+		section += ", port " + strconv.Itoa(int(*ref.Port))
+	}
+	return kind + " " + namespace + string(ref.Name) + section
 }
