@@ -5,12 +5,45 @@ import (
 	"strings"
 )
 
-// Bound is a socket to listen on and the listeners that share it, which all
-// speak the same protocol.
+// Class is what can share a socket: listeners whose connections begin alike.
+type Class uint8
+
+// The classes; the zero value is that of a socket without listeners.
+const (
+	ClassHTTP Class = iota + 1 // HTTP in cleartext
+	ClassTLS                   // a TLS handshake: HTTPS and TLS listeners, told apart by server name
+	ClassTCP                   // bytes
+	ClassUDP                   // datagrams
+)
+
+// class is what a listener of a protocol shares a socket with; 0 for what a
+// listener cannot speak.
+func (p Protocol) class() Class {
+	switch p {
+	case HTTP:
+		return ClassHTTP
+	case HTTPS, TLS:
+		return ClassTLS
+	case TCP:
+		return ClassTCP
+	case UDP:
+		return ClassUDP
+	case H2C:
+	}
+	return 0
+}
+
+// Bound is a socket to listen on and the listeners that share it, which are all
+// of one class.
 type Bound struct {
-	Name string // of the Socket's key
-	Addr netip.AddrPort
-	TLS  bool
+	Name  string // of the Socket's key
+	Addr  netip.AddrPort
+	UDP   bool
+	Class Class
+	TLS   bool // Class is ClassTLS
+	// Streams says that there are listeners of protocol TLS: the server name has
+	// to be known before anybody knows who does the handshake.
+	Streams bool
 
 	hosts     hostIndex
 	listeners []*BoundListener
@@ -54,10 +87,11 @@ func (b *Bound) Certificate(sni string, ecdsaOK bool) *Certificate {
 
 // BoundListener is a listener of a socket, or of several.
 type BoundListener struct {
-	Name     string // of the Listener's key
-	Index    int    // dense, stable while the key lives
-	Protocol Protocol
-	Hostname string
+	Name        string // of the Listener's key
+	Index       int    // dense, stable while the key lives
+	Protocol    Protocol
+	Hostname    string
+	Passthrough bool // of protocol TLS: the handshake is the service's
 
 	certs     []*Certificate
 	certNames hostIndex

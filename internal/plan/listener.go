@@ -69,10 +69,13 @@ func (b *Builder) buildListener(name string, slot int) *BoundListener {
 	if !ok {
 		problems = append(problems, Problem{Key: key, Reason: PartInvalid, Message: fmt.Sprintf("hostname %q is not a name or *.suffix", part.Hostname)})
 	}
-	if part.Protocol != HTTP && part.Protocol != HTTPS {
+	if part.Protocol.class() == 0 {
 		problems = append(problems, Problem{Key: key, Reason: PartInvalid, Message: fmt.Sprintf("protocol %q is not known", part.Protocol)})
 	}
-	l := &BoundListener{Name: name, Index: slot, Protocol: part.Protocol, Hostname: host}
+	l := &BoundListener{
+		Name: name, Index: slot, Protocol: part.Protocol, Hostname: host,
+		Passthrough: part.Protocol == TLS && part.Passthrough,
+	}
 	certs := make([]*Certificate, 0, len(part.Certificates))
 	for _, cert := range part.Certificates {
 		if have := b.certificates[cert]; have != nil {
@@ -121,7 +124,7 @@ func (b *Builder) membersOf(sockets map[string]bool) map[string][]*BoundListener
 		if l == nil {
 			continue
 		}
-		if _, ok := hostPattern(b.listenerParts[l.Name].Hostname); !ok || l.Protocol != HTTP && l.Protocol != HTTPS {
+		if _, ok := hostPattern(b.listenerParts[l.Name].Hostname); !ok || l.Protocol.class() == 0 {
 			continue
 		}
 		for _, socket := range b.listenerParts[l.Name].Sockets {
@@ -137,18 +140,18 @@ func (b *Builder) membersOf(sockets map[string]bool) map[string][]*BoundListener
 }
 
 // buildSocket puts listeners on a socket. The first by name decides the
-// protocol, and who has a hostname.
+// class, and who has a hostname.
 func (b *Builder) buildSocket(name string, part *Socket, members []*BoundListener) *Bound {
-	bound := &Bound{Name: name, Addr: part.Addr, listeners: make([]*BoundListener, 0, len(members))}
+	bound := &Bound{Name: name, Addr: part.Addr, UDP: part.UDP, listeners: make([]*BoundListener, 0, len(members))}
 	taken := make(map[string]*BoundListener, len(members))
 	patterns := make([]string, 0, len(members))
 	for _, l := range members {
-		if len(bound.listeners) == 0 {
-			bound.TLS = l.Protocol == HTTPS
-		}
+		class := l.Protocol.class()
 		conflict := ""
 		switch {
-		case bound.TLS != (l.Protocol == HTTPS):
+		case (class == ClassUDP) != part.UDP:
+			conflict = fmt.Sprintf("protocol %s cannot be served on socket %s", l.Protocol, name)
+		case bound.Class != 0 && bound.Class != class:
 			conflict = fmt.Sprintf("socket %s speaks another protocol, which %s decided", name, bound.listeners[0].Name)
 		case taken[l.Hostname] != nil:
 			conflict = fmt.Sprintf("socket %s serves hostname %q for %s", name, l.Hostname, taken[l.Hostname].Name)
@@ -157,6 +160,8 @@ func (b *Builder) buildSocket(name string, part *Socket, members []*BoundListene
 			b.socketProblems[name] = append(b.socketProblems[name], Problem{Key: Key{KindListener, l.Name}, Reason: ListenerConflict, Message: conflict})
 			continue
 		}
+		bound.Class, bound.TLS = class, class == ClassTLS
+		bound.Streams = bound.Streams || l.Protocol == TLS
 		taken[l.Hostname] = l
 		patterns = append(patterns, l.Hostname)
 		bound.listeners = append(bound.listeners, l)

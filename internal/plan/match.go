@@ -48,7 +48,28 @@ type valueMatch struct {
 // to the listener. Hosts are tried from the most specific to the least; if no
 // rule of one takes the request, the next is tried, since Gateway API asks for
 // precedence between hosts and not for isolation. It allocates nothing.
+//
+// A listener that carries bytes or datagrams takes no request: on a socket that
+// it shares with HTTPS, a Host header must not lead to its services.
 func (l *BoundListener) Match(p *Plan, r *Request) (Hit, bool) {
+	if l.Protocol != HTTP && l.Protocol != HTTPS {
+		return Hit{}, false
+	}
+	return l.match(p, r)
+}
+
+// Stream finds the rule that takes a connection of a TLS or TCP listener, or a
+// flow of a UDP listener. The server name is empty where there is none. It
+// allocates nothing.
+func (l *BoundListener) Stream(p *Plan, serverName []byte) (Hit, bool) {
+	return l.match(p, &Request{Host: serverName, Path: rootPath[:]})
+}
+
+// rootPath is never written to. It is here because a regular expression keeps
+// what it is given, as far as the compiler can tell.
+var rootPath = [1]byte{'/'}
+
+func (l *BoundListener) match(p *Plan, r *Request) (Hit, bool) {
 	tables := p.tablesOf(l)
 	if tables == nil {
 		return Hit{}, false

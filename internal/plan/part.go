@@ -69,6 +69,7 @@ type Settings struct {
 	UpstreamIdle     time.Duration `json:"upstreamIdle,omitempty"`     // pooled upstream connection
 	MaxUpstreamIdle  int           `json:"maxUpstreamIdle,omitempty"`  // pooled connections per endpoint and loop
 	MaxPending       int           `json:"maxPending,omitempty"`       // requests in flight per endpoint, whole process
+	FlowTimeout      time.Duration `json:"flowTimeout,omitempty"`      // longest silence of a UDP flow
 }
 
 // LogMode says which requests are written to the access log.
@@ -119,6 +120,9 @@ type Socket struct {
 
 // SocketName is the name of the key of the TCP socket at addr.
 func SocketName(addr netip.AddrPort) string { return "tcp/" + addr.String() }
+
+// UDPSocketName is the name of the key of the UDP socket at addr.
+func UDPSocketName(addr netip.AddrPort) string { return "udp/" + addr.String() }
 
 // Listener is one listener of a Gateway, a ListenerSet or an Ingress class.
 // Its key's name is "KIND/NAMESPACE/NAME/LISTENER".

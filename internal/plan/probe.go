@@ -231,7 +231,7 @@ func (p *Plan) Land(q Probe) string {
 	if err != nil {
 		return "400 " + err.Error()
 	}
-	hit, ok := l.Match(p, r)
+	hit, ok := l.match(p, r)
 	if !ok {
 		return "404 no rule"
 	}

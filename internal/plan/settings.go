@@ -22,6 +22,7 @@ func DefaultSettings() Settings {
 		UpstreamIdle:     30 * time.Second,
 		MaxUpstreamIdle:  256,
 		MaxPending:       10_000,
+		FlowTimeout:      30 * time.Second,
 	}
 }
 
@@ -55,6 +56,7 @@ func withDefaults(s *Settings) *Settings {
 	fill(&full.UpstreamIdle, d.UpstreamIdle)
 	fill(&full.MaxUpstreamIdle, d.MaxUpstreamIdle)
 	fill(&full.MaxPending, d.MaxPending)
+	fill(&full.FlowTimeout, d.FlowTimeout)
 	return &full
 }
 

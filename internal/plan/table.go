@@ -322,8 +322,9 @@ type tier struct {
 	table    *pathTable
 }
 
-// moreSpecific orders hostnames: an exact one, then longer wildcards, then "".
-func moreSpecific(a, b string) int {
+// CompareHostnames orders the more specific hostname first: an exact one, then
+// longer wildcards, then "".
+func CompareHostnames(a, b string) int {
 	wildA, wildB := strings.HasPrefix(a, "*"), strings.HasPrefix(b, "*")
 	if a != "" && b != "" && wildA != wildB {
 		if wildB {
@@ -352,7 +353,7 @@ func (h *hostTable) edit(edits map[string]*tableEdit, less order) *hostTable {
 	if len(next.tiers) == 0 {
 		return nil
 	}
-	slices.SortFunc(next.tiers, func(a, b tier) int { return moreSpecific(a.original, b.original) })
+	slices.SortFunc(next.tiers, func(a, b tier) int { return CompareHostnames(a.original, b.original) })
 	next.tiers = slices.Clip(next.tiers)
 	return next
 }

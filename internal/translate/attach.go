@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -243,7 +244,7 @@ func meets(listener string, hostnames []gatewayv1.Hostname) bool {
 func listenerHosts(list []*listener) string {
 	hosts := make([]string, len(list))
 	for i, l := range list {
-		hosts[i] = orStar(l.hostname)
+		hosts[i] = cmp.Or(l.hostname, "*")
 	}
 	return listOr(hosts, "none")
 }
@@ -287,7 +288,7 @@ func attachments(list []attached, hostnames []gatewayv1.Hostname) []plan.Attachm
 func addAttachment(list []plan.Attachment, a plan.Attachment) []plan.Attachment {
 	for i := range list {
 		if list[i].Listener == a.Listener && list[i].Host == a.Host {
-			if moreSpecific(a.Original, list[i].Original) {
+			if plan.CompareHostnames(a.Original, list[i].Original) < 0 {
 				list[i] = a
 			}
 			return list

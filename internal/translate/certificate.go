@@ -216,15 +216,8 @@ func parsePrivate(der []byte) crypto.Signer {
 	return nil
 }
 
-// fits says whether a certificate with these names is right for a host name;
-// a wildcard stands for one label.
-func fits(names []string, host string) bool {
-	if host == "" || slices.Contains(names, host) {
-		return true
-	}
-	_, parent, _ := strings.Cut(host, ".")
-	return slices.Contains(names, "*."+parent)
-}
+// fits says whether a certificate with these names is right for a host name.
+func fits(names []string, host string) bool { return host == "" || named(names, host) }
 
 // placeholder gives the self-signed certificate of a listener without a
 // usable Secret; it stays the same from run to run.

@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -120,8 +121,8 @@ func (g *gateways) markOverlaps() {
 		for host, l := range c.hosts {
 			for wide := range widerThan(host) {
 				if other := c.hosts[wide]; other != nil {
-					l.overlaps(orStar(wide))
-					other.overlaps(orStar(host))
+					l.overlaps(cmp.Or(wide, "*"))
+					other.overlaps(cmp.Or(host, "*"))
 				}
 			}
 		}
@@ -133,13 +134,6 @@ func (l *listener) overlaps(host string) {
 	if l.overlap == "" || host < l.overlap {
 		l.overlap = host
 	}
-}
-
-func orStar(host string) string {
-	if host == "" {
-		return "*"
-	}
-	return host
 }
 
 // widerThan gives the wildcards that cover a host name, and "".

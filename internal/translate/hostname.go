@@ -1,6 +1,9 @@
 package translate
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // intersect gives the hostname that stands for what both hostnames match. A
 // hostname is "" for all, exact, or "*.suffix".
@@ -27,12 +30,9 @@ func covers(a, b string) bool {
 	return strings.HasSuffix(strings.TrimPrefix(b, "*"), suffix) && len(b) > len(suffix)
 }
 
-// moreSpecific says whether hostname a wins over b as the original of one and
-// the same host: more characters without a wildcard, then more characters.
-func moreSpecific(a, b string) bool {
-	wildA, wildB := a == "" || a[0] == '*', b == "" || b[0] == '*'
-	if wildA != wildB {
-		return !wildA
-	}
-	return len(a) > len(b)
+// named says whether names have a host. A wildcard among them stands for one
+// label, as it does in certificates and in Ingress.
+func named(names []string, host string) bool {
+	_, parent, dotted := strings.Cut(host, ".")
+	return slices.Contains(names, host) || dotted && slices.Contains(names, "*."+parent)
 }

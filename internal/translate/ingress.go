@@ -390,14 +390,8 @@ func (c *compiler) ingressTLS(o *networkingv1.Ingress, made *compiled) func(host
 		}
 	}
 	return func(host string) bool {
-		return all || slices.ContainsFunc(hosts, func(h string) bool { return h == host || oneLabel(h, host) })
+		return all || named(hosts, host)
 	}
-}
-
-// oneLabel says whether wildcard a covers host b, as Ingress has it.
-func oneLabel(a, b string) bool {
-	_, parent, ok := strings.Cut(b, ".")
-	return ok && a == "*."+parent
 }
 
 func (c *compiler) ingressCertificate(o *networkingv1.Ingress, entry *networkingv1.IngressTLS, field string) *certificate {
