@@ -78,7 +78,7 @@ func (a *app) diff(ctx context.Context, paths, against []string, output string, 
 	}
 	all := compare(old, next)
 	if output != "text" {
-		if err := writeValue(a.stdout, output, map[string]any{"items": all}); err != nil {
+		if err := writeValue(a.stdout, output, listOf(all)); err != nil {
 			return err
 		}
 	} else {
@@ -243,6 +243,6 @@ func (a *app) printDifferences(all []difference, limit int) {
 		if d.Socket != "" {
 			text = fmt.Sprintf("%s %s: %s  =>  %s", d.Socket, d.What, d.Old, d.New)
 		}
-		fmt.Fprintf(a.stdout, "%s %s\n", paint(d.Sign), printable(text))
+		fmt.Fprintf(a.stdout, "%s %s\n", paint(d.Sign), object.Printable(text))
 	}
 }

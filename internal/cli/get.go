@@ -196,7 +196,7 @@ func longName(it admin.Item) string {
 	if gv, err := schema.ParseGroupVersion(m.APIVersion); err == nil && gv.Group != "" {
 		name += "." + gv.Group
 	}
-	return printable(name + "/" + it.Name)
+	return object.Printable(name + "/" + it.Name)
 }
 
 // printObjects writes one object, or a List of them.
@@ -212,6 +212,11 @@ func (g *get) printObjects(items []admin.Item) error {
 		value = map[string]any{"apiVersion": "v1", "kind": "List", "items": objects}
 	}
 	return writeValue(g.stdout, g.output, value)
+}
+
+// listOf is what a list is for a program: never null, also when it is empty.
+func listOf[T any](items []T) map[string]any {
+	return map[string]any{"items": append([]T{}, items...)}
 }
 
 // writeValue writes JSON or YAML.
@@ -319,7 +324,7 @@ func (g *get) findings(ctx context.Context) error {
 		return g.name != "" && f.Object.Name != g.name
 	})
 	if g.output == "json" || g.output == "yaml" {
-		return writeValue(g.stdout, g.output, map[string]any{"items": all})
+		return writeValue(g.stdout, g.output, listOf(all))
 	}
 	if len(all) == 0 {
 		fmt.Fprintln(g.stderr, "No findings.")
@@ -344,7 +349,7 @@ func (g *get) follow(ctx context.Context) error {
 		case g.output == "json":
 			return json.NewEncoder(g.stdout).Encode(e)
 		case e.Type == admin.Deleted:
-			fmt.Fprintf(g.stderr, "%s is gone\n", printable(e.Item.Key.String()))
+			fmt.Fprintf(g.stderr, "%s is gone\n", object.Printable(e.Item.Key.String()))
 			return nil
 		}
 		return g.tell(e.Item)
