@@ -53,6 +53,9 @@ func (r *report) err(e *field.Error) {
 		r.add(object.Error, ReasonTooLong, path, or(bounded(e.Detail), "is too long"))
 	case field.ErrorTypeTypeInvalid:
 		r.add(object.Error, ReasonWrongType, path, plain(e.Detail))
+		if strings.Contains(e.Detail, `of type string: "boolean"`) {
+			r.mend("put it in quotes: without them YAML takes on, off, yes and no for true and false")
+		}
 	default:
 		r.add(object.Error, ReasonInvalid, path, r.value(e.BadValue, plain(e.Detail)))
 	}

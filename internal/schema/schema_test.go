@@ -147,6 +147,13 @@ var cases = []struct {
 	{"no kind", "apiVersion: v1\nmetadata: {name: x}", []string{"error  Required"}},
 	{"no name", "apiVersion: v1\nkind: Service\nspec: {ports: [{port: 80}]}", []string{"error metadata NoName"}},
 	{"a generated name", "apiVersion: v1\nkind: Service\nmetadata: {generateName: a-}", []string{"error metadata.generateName NoName | write metadata.name"}},
+	{
+		"a word that YAML takes for a boolean", "apiVersion: windrose.dev/v1alpha1\nkind: GatewayParameters\nmetadata: {name: a}\nspec: {accessLog: {mode: Off}}",
+		[]string{
+			"error spec.accessLog.mode NotSupported",
+			"error spec.accessLog.mode WrongType | put it in quotes: without them YAML takes on, off, yes and no for true and false",
+		},
+	},
 	{"a name that is a number", "apiVersion: v1\nkind: Service\nmetadata: {name: 12}", []string{"error metadata.name WrongType | put the name in quotes"}},
 	{"a name with capitals", "apiVersion: " + gw + "\nkind: HTTPRoute\nmetadata: {name: Shop}\nspec: {}", []string{"error metadata.name Invalid"}},
 	{"a label that is none", "apiVersion: v1\nkind: Service\nmetadata: {name: a, labels: {x: a b}}\nspec: {ports: [{port: 80}]}", []string{"error metadata.labels Invalid"}},
