@@ -252,11 +252,20 @@ func (d *dataPlane) bind() {
 	for _, p := range d.proxy.Use(d.plan, d.table.Use(d.plan)) {
 		problems = append(problems, plan.Problem{
 			Key:    plan.Key{Kind: plan.KindSocket, Name: p.Socket},
-			Reason: reasonNotUsable, Message: p.Err.Error(),
+			Reason: reasonNotUsable, Message: unusable(p.Err),
 		})
 		signal(d.broken)
 	}
 	d.problems = problems
+}
+
+// unusable says why a socket could not be bound, and what to do where that is
+// not plain.
+func unusable(err error) string {
+	if errors.Is(err, os.ErrPermission) {
+		return err.Error() + ": a port this low needs root or CAP_NET_BIND_SERVICE (setcap cap_net_bind_service=ep on windrose's file); or take a higher one"
+	}
+	return err.Error()
 }
 
 // mend takes up new addresses of external names, and tries again to bind what
