@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -87,9 +88,10 @@ type windrose struct {
 	health string
 	stats  string // address of the data plane's metrics
 
-	more []string            // further arguments of up
-	dir  string              // working directory; "" for that of the test
-	user *syscall.Credential // who runs it; nil for whoever runs the test
+	program string              // what is run; "" for the binary under test
+	more    []string            // further arguments of up
+	dir     string              // working directory; "" for that of the test
+	user    *syscall.Credential // who runs it; nil for whoever runs the test
 
 	cmd  *exec.Cmd
 	done chan struct{}
@@ -127,7 +129,7 @@ func up(t *testing.T, files map[string]string) *windrose {
 
 func (w *windrose) start() {
 	w.t.Helper()
-	w.cmd = exec.Command(binary, append([]string{"up", "--config", w.config, "--state", w.state,
+	w.cmd = exec.Command(cmp.Or(w.program, binary), append([]string{"up", "--config", w.config, "--state", w.state,
 		"--admin", w.admin, "--health", w.health, "--metrics", w.stats}, w.more...)...)
 	w.cmd.Dir = w.dir
 	w.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: w.user}
