@@ -4,195 +4,94 @@ import (
 	"time"
 
 	"windrose.dev/windrose/internal/h1"
-	"windrose.dev/windrose/internal/loop"
-	"windrose.dev/windrose/internal/record"
 )
 
 // This file brings the endpoint's answer to the client.
 
-// pumpResponse moves what the endpoint sends to the client, as long as that
-// takes it.
-func (x *exchange) pumpResponse() {
-	s, c := x.s, x.c
-	if c.phase == tunnel {
-		x.pumpDown()
-		return
-	}
-	for range turnReads {
-		if c.conn.Buffered() > 0 {
-			return // clientDrained goes on
-		}
-		n, err := s.conn.Read(x.w.loop.In)
-		if err == loop.ErrAgain { //nolint:errorlint // see client.read
-			return
-		}
-		if err != nil {
-			x.serverEnded(err)
-			return
-		}
-		x.activity = x.w.loop.Now()
-		p := x.w.loop.In[:n]
-		if x.answered {
-			x.relay(nil, p)
-		} else {
-			x.head(p)
-		}
-		if s.x != x || c.phase == tunnel {
-			return // the exchange has ended, has another endpoint, or became a tunnel
-		}
-	}
-	s.conn.Again()
-}
-
-// head reads the head of the answer, interim ones included, and what follows.
-func (x *exchange) head(p []byte) {
-	w, s := x.w, x.s
-	b := &w.loop.Buffers
-	if s.in != nil {
-		s.in = b.Append(s.in, p)
-		p = s.in
-	}
-	resp := &w.resp
-	for {
-		n, err := resp.Parse(p, s.seen, x.methodBytes(), w.limits())
-		if err != nil {
-			x.fail(record.UpstreamProtocol, "endpoint "+s.endpoint.Addr.String()+": "+err.Reason)
-			return
-		}
-		if n == 0 {
-			x.waitHead(p)
-			return
-		}
-		s.seen = 0
-		p = p[n:]
-		switch {
-		case resp.Status == 101 && x.upgrade:
-			x.startTunnel(p)
-			return
-		case resp.Status == 101:
-			x.fail(record.UpstreamProtocol, "endpoint "+s.endpoint.Addr.String()+" switched protocols without being asked")
-			return
-		case resp.Status >= 200:
-			x.respond(p)
-			return
-		}
-		if !x.interim() {
-			return
-		}
-	}
-}
-
-// waitHead keeps the beginning of an answer's head.
-func (x *exchange) waitHead(p []byte) {
-	s, b := x.s, &x.w.loop.Buffers
-	switch {
-	case len(p) == 0:
-		b.Give(s.in)
-		s.in = nil
-	case s.in == nil:
-		s.in = b.Append(nil, p)
-	default:
-		s.in = s.in[:copy(s.in, p)]
-	}
-	s.seen = len(s.in)
-}
-
-// interim passes an interim answer on (RFC 9110, 15.2); HTTP/1.0 has none.
-func (x *exchange) interim() bool {
-	if x.minor == 0 {
-		return true
-	}
-	w := x.w
-	x.whole = false // the client has seen a part of this attempt
-	w.out = x.appendInterim(w.out[:0])
-	if err := x.c.conn.Write(w.out); err != nil {
+// onInterim passes on the interim head in w.resp (RFC 9110, 15.2).
+func (x *exchange) onInterim() bool {
+	x.activity = x.w.loop.Now()
+	x.whole = false // the client sees a part of this attempt
+	if err := x.down.interim(); err != nil {
 		x.clientLost()
 		return false
 	}
 	return true
 }
 
-// respond sends the final head with what of the body came along.
-func (x *exchange) respond(p []byte) {
+// onHead begins the answer with the final head in w.resp; end says that no body
+// follows: then onEnd is called next.
+func (x *exchange) onHead(end bool) {
 	w, resp := x.w, &x.w.resp
 	now := w.loop.Clock()
+	x.activity = w.loop.Now()
 	x.rec.Upstream = time.Duration(now - x.attempt)
-	x.s.endpoint.Answered(w.loop.Now(), now-x.attempt)
+	x.s.endpoint().Answered(w.loop.Now(), now-x.attempt)
 	x.rec.Status = resp.Status
-	x.reuse = resp.KeepAlive
-	x.untilClose = resp.Body == h1.UntilClose
-	x.answer.Reset(resp.Body, resp.Length)
-	out := x.appendResponse(w.out[:0])
 	x.answered = true
+	x.down.respond(end)
 	x.forget()
-	held := x.s.in
-	x.s.in = nil
-	x.relay(out, p)
-	w.loop.Buffers.Give(held) // p lay in it
 }
 
-// relay sends out and then the piece p of the answer's body.
-func (x *exchange) relay(out, p []byte) {
+// onSwitch answers that the endpoint has switched protocols, with the head in
+// w.resp: the exchange becomes a tunnel.
+func (x *exchange) onSwitch() bool {
 	w := x.w
-	if out == nil {
-		out = w.out[:0]
+	x.rec.Status = 101
+	x.answered, x.tunnel = true, true
+	x.forget()
+	x.chunked = false
+	w.tel.TunnelsActive++
+	x.deadline, x.backendLine = 0, 0
+	if err := x.down.turn(); err != nil {
+		x.endTunnel()
+		return false
 	}
-	done := x.answer.Done()
-	if done && x.rechunk {
-		out = h1.AppendLastChunk(out, nil)
-	}
-	for len(p) > 0 && !done {
-		data, n, end, err := x.answer.Next(p)
-		if err != nil {
-			x.fail(record.UpstreamProtocol, "endpoint "+x.s.endpoint.Addr.String()+": "+err.Reason)
-			return
-		}
-		p, done = p[n:], end
-		x.rec.BytesOut += int64(len(data))
-		var tail []byte
-		switch {
-		case len(data) == 0:
-		case x.rechunk:
-			out = h1.AppendChunk(out, data)
-		case len(out)+len(data) <= gatherBytes:
-			out = append(out, data...)
-		default:
-			tail = data
-		}
-		if done && x.rechunk {
-			out = h1.AppendLastChunk(out, x.answer.Trailers())
-		}
-		if len(tail) > 0 {
-			if err := x.c.conn.Write2(out, tail); err != nil {
-				x.clientLost()
-				return
-			}
-			out = out[:0]
-		}
-	}
-	w.out = out[:0]
-	if len(out) > 0 {
-		if err := x.c.conn.Write(out); err != nil {
-			x.clientLost()
-			return
-		}
-	}
-	if done {
-		if len(p) > 0 {
-			x.reuse = false // more than one answer: not to be trusted with the next
-		}
-		x.complete()
-	}
+	x.arm()
+	return true
 }
 
-// complete ends an exchange whose answer is sent.
-func (x *exchange) complete() {
-	c := x.c
-	sentAll := c.body.Done()
-	if !sentAll {
-		c.last = true // what the client still sends is not wanted
+// onData passes on a piece of the answer's body.
+func (x *exchange) onData(p []byte) bool {
+	x.activity = x.w.loop.Now()
+	x.rec.BytesOut += int64(len(p))
+	if err := x.down.data(p); err != nil {
+		x.clientLost()
+		return false
 	}
-	x.release(x.reuse && sentAll)
-	x.emit()
-	c.free()
+	return true
+}
+
+// onEnd ends the answer. keep says that the endpoint's side can be used again.
+func (x *exchange) onEnd(trailers []h1.Field, keep bool) {
+	x.downEnd = true
+	if x.tunnel {
+		if x.upEnd {
+			x.endTunnel()
+			return
+		}
+		if x.down.end(nil) != nil {
+			x.clientLost()
+		}
+		return
+	}
+	err := x.down.end(trailers)
+	if err == nil {
+		err = x.down.flush()
+	}
+	if err != nil {
+		x.clientLost()
+		return
+	}
+	x.release(keep && x.down.whole())
+	x.emit().finished()
+}
+
+// flushDown sends what was gathered for the client.
+func (x *exchange) flushDown() bool {
+	if err := x.down.flush(); err != nil {
+		x.clientLost()
+		return false
+	}
+	return true
 }

@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"errors"
+	"io"
 	"net/netip"
 
 	"windrose.dev/windrose/internal/h1"
@@ -23,6 +25,8 @@ type client struct {
 	phase phase
 	x     *exchange // while busy or a tunnel
 	body  h1.Body   // of the request that is read
+	// rechunk: the answer's body is sent in chunks.
+	rechunk bool
 
 	in      []byte // read and not used yet; nil while there is nothing
 	seen    int    // how much of in was searched for the end of a head
@@ -33,6 +37,8 @@ type client struct {
 	secure  bool
 	sni     string
 	tlsName string // "TLS1.3"
+
+	h2 *h2client // once the connection speaks HTTP/2
 
 	counts     *telemetry.Socket
 	next, prev *client
@@ -169,11 +175,8 @@ func (c *client) drained() bool {
 // read reads what is there, as long as somebody takes it.
 func (c *client) read() {
 	switch c.phase {
-	case busy:
-		c.x.pumpRequest()
-		return
-	case tunnel:
-		c.x.pumpUp()
+	case busy, tunnel:
+		c.pumpBody()
 		return
 	case lingering:
 		c.discard()
@@ -230,11 +233,7 @@ func (c *client) process(p []byte) {
 			return
 		}
 		c.seen = 0
-		c.phase = busy
-		c.body.Reset(w.req.Body, w.req.Length)
-		x := w.exchange()
-		c.x = x
-		p = x.begin(c, p[n:])
+		p = c.serve(p[n:])
 		if c.phase != idle { // busy, or gone
 			c.rest(p)
 			return
@@ -244,6 +243,94 @@ func (c *client) process(p []byte) {
 	if c.in != nil {
 		c.conn.Again()
 	}
+}
+
+// serve begins the request in w.req; p is what follows its head. It returns what
+// belongs to the next request.
+func (c *client) serve(p []byte) []byte {
+	w := c.w
+	c.phase = busy
+	c.rechunk = false
+	c.body.Reset(w.req.Body, w.req.Length)
+	if !w.req.KeepAlive || w.view.draining {
+		c.last = true
+	}
+	w.loop.Stop(&c.timer)
+	x := w.exchange()
+	c.x = x
+	if !x.begin(c, c, c.started) {
+		return p
+	}
+	for len(p) > 0 && !c.body.Done() {
+		data, n, _, err := c.body.Next(p)
+		if err != nil {
+			x.fail(record.BadRequest, err.Reason)
+			return nil
+		}
+		x.keep(data)
+		p = p[n:]
+	}
+	if c.body.Done() {
+		x.keepEnd(c.body.Trailers())
+	}
+	x.launch()
+	return p
+}
+
+// pumpBody moves the request's body, or what comes through a tunnel, to the
+// endpoint, as long as that takes it.
+func (c *client) pumpBody() {
+	x := c.x
+	for range turnReads {
+		if c.body.Done() || x.upEnd || !x.wants() {
+			return
+		}
+		if c.phase == tunnel && c.in != nil { // it came before the answer
+			if !c.upload(c.in) {
+				return
+			}
+			continue
+		}
+		n, err := c.conn.Read(c.w.loop.In)
+		switch {
+		case err == loop.ErrAgain: //nolint:errorlint // see read
+			return
+		case err == nil:
+			if !c.upload(c.w.loop.In[:n]) {
+				return
+			}
+		case c.phase == tunnel && errors.Is(err, io.EOF):
+			if x.onBodyEnd(nil) {
+				x.flushUp()
+			}
+			return
+		default:
+			x.clientLost()
+			return
+		}
+	}
+	c.conn.Again()
+}
+
+// upload forwards a piece of the body; it says whether more is wanted.
+func (c *client) upload(p []byte) bool {
+	x := c.x
+	for len(p) > 0 && !c.body.Done() {
+		data, n, done, err := c.body.Next(p)
+		if err != nil {
+			x.fail(record.BadRequest, err.Reason)
+			return false
+		}
+		p = p[n:]
+		if len(data) > 0 && !x.onBody(data) {
+			return false
+		}
+		if done && !x.onBodyEnd(c.body.Trailers()) {
+			return false
+		}
+	}
+	c.rest(p) // the beginning of the next request
+	return x.flushUp() && !c.body.Done()
 }
 
 // wait keeps the beginning of a head until more of it comes.
@@ -331,7 +418,91 @@ func (c *client) refuse(err *h1.Error) {
 	c.phase = busy
 	c.last = true
 	c.body.Reset(h1.UntilClose, 0) // where the next request begins is unknown
-	x.refused(c, err)
+	c.w.loop.Stop(&c.timer)
+	x.refused(c, c, c.started, err)
+}
+
+// What follows makes client the clientSide of its exchanges.
+
+func (c *client) whole() bool   { return c.body.Done() }
+func (c *client) blocked() bool { return c.conn.Buffered() > 0 }
+
+func (c *client) resume() {
+	if c.in != nil || c.conn.Readable() {
+		c.conn.Again()
+	}
+}
+
+// interim passes on a 1xx; HTTP/1.0 has none.
+func (c *client) interim() error {
+	if c.x.minor == 0 {
+		return nil
+	}
+	c.w.down = c.appendInterim(c.w.down[:0])
+	return c.flush()
+}
+
+func (c *client) respond(end bool) { c.w.down = c.appendResponse(c.w.down[:0], end) }
+
+func (c *client) turn() error {
+	c.last = true
+	c.phase = tunnel
+	c.body.Reset(h1.UntilClose, 0)
+	c.w.down = c.appendSwitch(c.w.down[:0])
+	c.resume()
+	return c.flush()
+}
+
+func (c *client) data(p []byte) error {
+	w := c.w
+	switch {
+	case c.rechunk:
+		w.down = h1.AppendChunk(w.down, p)
+	case len(w.down)+len(p) <= gatherBytes:
+		w.down = append(w.down, p...)
+	default:
+		out := w.down
+		w.down = w.down[:0]
+		return c.conn.Write2(out, p)
+	}
+	return nil
+}
+
+func (c *client) end(trailers []h1.Field) error {
+	if c.phase == tunnel {
+		err := c.flush()
+		c.conn.CloseWrite()
+		return err
+	}
+	if c.rechunk {
+		c.w.down = h1.AppendLastChunk(c.w.down, trailers)
+	}
+	return nil
+}
+
+func (c *client) flush() error {
+	out := c.w.down
+	if len(out) == 0 {
+		return nil
+	}
+	c.w.down = out[:0]
+	return c.conn.Write(out)
+}
+
+func (c *client) finished() {
+	if !c.body.Done() {
+		c.last = true // what the client still sends is not wanted
+	}
+	c.free()
+}
+
+func (c *client) broken(partly bool) {
+	c.x = nil
+	if partly {
+		c.reset() // if it is still there, it must not take this for the end
+		return
+	}
+	c.close()
 }
 
 // lost is called when the connection has broken.

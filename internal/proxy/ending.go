@@ -1,55 +1,30 @@
 package proxy
 
 import (
-	"errors"
-	"io"
 	"time"
 
-	"windrose.dev/windrose/internal/h1"
 	"windrose.dev/windrose/internal/record"
 )
 
 // This file is about how an exchange ends before or with its answer: ends of
 // connections, times that run out, and the record.
 
-// serverEnded is called when reading from the endpoint ends.
-func (x *exchange) serverEnded(err error) {
-	if !errors.Is(err, io.EOF) || !x.answered {
-		x.serverLost(err)
-		return
-	}
-	if !x.untilClose {
-		x.serverLost(err)
-		return
-	}
-	x.reuse = false
-	if x.rechunk {
-		x.w.out = h1.AppendLastChunk(x.w.out[:0], nil)
-		if err := x.c.conn.Write(x.w.out); err != nil {
-			x.clientLost()
-			return
-		}
-	}
-	x.complete()
-}
-
 // serverLost is called when the connection to the endpoint has broken or was
-// never made.
-func (x *exchange) serverLost(err error) {
-	s := x.s
-	e := s.endpoint
-	untouched := !s.stands
-	if untouched {
+// never made. The request is given to another where that can do no harm.
+func (x *exchange) serverLost(err error, how loss) {
+	e := x.s.endpoint()
+	if how == unreached {
 		e.Refused(x.w.loop.Now())
 		x.w.tel.UpstreamFailed++
 	}
-	again := x.whole && !x.answered && s.in == nil
+	again := x.whole && !x.answered
 	switch {
-	case again && untouched && x.attempts < maxAttempts:
+	case again && how == unreached && x.attempts < maxAttempts:
 		x.tried = append(x.tried, e)
-	case again && s.reused && x.idempotent && !x.raced:
+	case again && how == unseen && x.attempts < maxAttempts:
+	case again && how == stale && x.idempotent && !x.raced:
 		x.raced = true // the endpoint closed it while the request was on its way
-	case untouched:
+	case how == unreached:
 		x.fail(record.ConnectFailed, x.unreachable(err.Error()))
 		return
 	default:
@@ -60,17 +35,18 @@ func (x *exchange) serverLost(err error) {
 	x.try()
 }
 
-// serverBroken is called when the connection to the endpoint has broken. The
-// endpoint may have answered before, as it does when it refuses a body: what
-// came is read up to the break.
-func (x *exchange) serverBroken() {
+// serverBroken is called when writing to the endpoint has failed. The endpoint
+// may have answered before, as it does when it refuses a body: what came is read
+// up to the break. It says that the request does not go on.
+func (x *exchange) serverBroken() bool {
 	x.deaf = true
-	x.pumpResponse()
+	x.s.resume()
+	return false
 }
 
 // cut ends the exchange because the event loop ends.
 func (x *exchange) cut() {
-	if x.c.phase == tunnel {
+	if x.tunnel {
 		x.endTunnel()
 		return
 	}
@@ -79,8 +55,7 @@ func (x *exchange) cut() {
 
 // clientLost is called when the client has gone.
 func (x *exchange) clientLost() {
-	c := x.c
-	if c.phase == tunnel {
+	if x.tunnel {
 		x.endTunnel()
 		return
 	}
@@ -91,28 +66,25 @@ func (x *exchange) clientLost() {
 		x.rec.Status = record.ClientGone.Status()
 	}
 	x.release(false)
-	x.emit()
-	c.x = nil
-	if partly {
-		c.reset() // if it is still there after all, it must not take this for the end
-		return
-	}
-	c.close()
+	x.emit().broken(partly)
+}
+
+// endTunnel ends a tunnel, whether both ends have said so or one is lost.
+func (x *exchange) endTunnel() {
+	x.w.tel.TunnelsActive--
+	x.release(false)
+	x.emit().broken(false)
 }
 
 // release gives the endpoint and its connection back.
-func (x *exchange) release(reuse bool) {
+func (x *exchange) release(keep bool) {
 	s := x.s
 	if s == nil {
 		return
 	}
 	x.s = nil
-	s.endpoint.End()
-	if reuse {
-		s.release()
-	} else {
-		s.close()
-	}
+	s.endpoint().End()
+	s.release(keep)
 }
 
 // arm sets the timer for whatever comes first.
@@ -130,7 +102,7 @@ func (x *exchange) nextLine() int64 {
 
 // silence is how long nothing may move.
 func (x *exchange) silence() int64 {
-	if x.c.phase == tunnel {
+	if x.tunnel {
 		return int64(x.view.settings.TunnelTimeout)
 	}
 	return int64(x.view.settings.BodyTimeout)
@@ -153,25 +125,27 @@ func (x *exchange) expired() {
 		x.fail(record.Draining, "windrose or the listener goes away, and the request took longer than the drain timeout")
 	case now < x.activity+x.silence():
 		x.arm() // something moved since the timer was set
-	case x.c.phase == tunnel:
+	case x.tunnel:
 		x.endTunnel()
-	case x.c.conn.Buffered() > 0:
+	case x.down.blocked():
 		x.clientLost() // it does not read its answer
-	case !x.c.body.Done() && !x.answered && x.s != nil && x.s.conn.Buffered() == 0:
+	case !x.down.whole() && !x.answered && x.s != nil && !x.s.blocked():
 		x.fail(record.BodyTimeout, "the request's body fell silent")
 	default:
 		x.fail(record.BackendTimeout, "endpoint "+x.rec.Endpoint.String()+" fell silent for longer than the gateway's body timeout")
 	}
 }
 
-// emit fills what is left of the record, and gives it away. x is not to be used
-// afterwards.
-func (x *exchange) emit() {
-	w := x.w
+// emit fills what is left of the record, gives it away, and gives x back. It
+// returns the client's side, which is to be told that the exchange is over; x is
+// not to be used afterwards.
+func (x *exchange) emit() clientSide {
+	w, down := x.w, x.down
 	w.loop.Stop(&x.timer)
 	x.rec.Duration = time.Duration(w.loop.Clock() - x.begun)
 	x.rec.Attempts = x.attempts
 	w.tel.RequestsActive--
 	w.tel.Emit(&x.rec)
 	w.recycle(x)
+	return down
 }

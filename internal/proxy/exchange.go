@@ -12,39 +12,43 @@ import (
 	"windrose.dev/windrose/internal/upstream"
 )
 
-// exchange is one request and its answer. It belongs to a client's connection
-// from the request's head until its record is emitted, and is used again for
-// another request afterwards.
+// exchange is one request and its answer, from the request's head until its
+// record is emitted; it is used again for another afterwards.
 type exchange struct {
 	w    *worker
-	c    *client
+	c    *client // the connection it came on
+	down clientSide
 	view *view
 
 	rule     *plan.BoundRule
 	prefix   int // of the path, that the match took
 	backend  *plan.BoundBackend
 	service  *upstream.Service
-	s        *server
+	protocol plan.Protocol // of the service
+	s        serverSide    // nil while there is none
 	tried    []*upstream.Endpoint
 	attempts int
-	raced    bool // the one repetition after a pooled connection turned out closed
+	raced    bool // the one repetition after a connection turned out closed
 
 	// sent is all that the endpoint was given, for as long as it can be given to
-	// another: head and, if it came along and is small, body.
+	// another: the head as HTTP/1.1, headLen bytes, and, if it came along and is
+	// small, body, framed as the service's protocol asks. sentEnd says that it is
+	// the whole request.
 	sent       []byte
-	whole      bool
+	headLen    int
+	sentEnd    bool
+	whole      bool // nothing was sent that is not in sent
 	method     methodKind
 	minor      uint8
 	idempotent bool
 	upgrade    bool
-	chunked    bool // the request's body, towards the endpoint
+	grpc       bool // faults are told in gRPC's way
+	chunked    bool // the request's body, towards an HTTP/1 endpoint
 
-	answer      h1.Body
 	answered    bool // the final head went to the client
-	rechunk     bool // the answer's body, towards the client
-	untilClose  bool // the answer ends with its connection
-	reuse       bool // the endpoint keeps its connection open
+	own         bool // the answer is windrose's own
 	deaf        bool // the endpoint takes no more of the request
+	tunnel      bool
 	upEnd       bool // tunnel: the client sends no more
 	downEnd     bool // tunnel: the endpoint sends no more
 	begun       int64
@@ -70,8 +74,6 @@ const (
 const (
 	// maxAttempts bounds the endpoints that are asked for a connection.
 	maxAttempts = 3
-	// replayBytes is how much of a request is kept for another attempt.
-	replayBytes = 64 << 10
 	// gatherBytes is up to what size pieces are copied together for one write.
 	gatherBytes = 16 << 10
 	// turnReads bounds the reads from one connection in one turn.
@@ -94,38 +96,36 @@ func (x *exchange) reset() {
 	*x = exchange{w: w, timer: timer, meta: meta, tried: tried}
 }
 
-// begin starts the request in w.req. rest is what follows its head in what was
-// read; begin returns what of it belongs to the next request.
-func (x *exchange) begin(c *client, rest []byte) []byte {
+// begin starts the request in w.req, whose first byte came at begun. It says
+// whether the request is to be forwarded: then the caller gives what of the body
+// came along to keep, and calls launch. If not, it has been answered.
+func (x *exchange) begin(c *client, down clientSide, begun int64) bool {
 	w, req := x.w, &x.w.req
-	x.c, x.view = c, w.view
-	x.begun = c.started
+	x.c, x.down, x.view = c, down, w.view
+	x.begun = begun
 	x.activity = w.loop.Now()
 	x.minor = req.Minor
 	x.upgrade = req.Upgrade != nil
-	if !req.KeepAlive || w.view.draining {
-		c.last = true
-	}
 	w.tel.RequestsActive++
-	w.loop.Stop(&c.timer)
 	c.trusted = trusted(x.view.settings.TrustedProxies, c.peer.Addr())
 	x.remember()
 	x.classify()
 	if !x.resolve() {
-		return rest // answered already
+		return false
 	}
 	x.sent = x.appendRequest(w.loop.Buffers.Take(4 << 10))
+	x.headLen = len(x.sent)
 	x.whole = true
-	rest, ok := x.firstBody(rest)
-	if !ok {
-		return rest
-	}
+	return true
+}
+
+// launch sends the request on its way.
+func (x *exchange) launch() {
 	if t := x.rule.Timeouts.Request; t > 0 {
 		x.deadline = x.begun + int64(t)
 	}
 	x.arm()
 	x.try()
-	return rest
 }
 
 // classify looks at the method (RFC 9110, 9.2.2).
@@ -216,46 +216,35 @@ func (x *exchange) choose(path []byte) bool {
 		x.fail(record.NoEndpoint, "service "+x.backend.ServiceName+" has no ready endpoint")
 		return false
 	}
-	w := x.w
-	w.match.Path = path
+	x.protocol = x.service.Protocol
+	if x.upgrade && x.protocol == plan.H2C {
+		x.fail(record.NotSupported, "service "+x.backend.ServiceName+" speaks HTTP/2, where this upgrade is not carried")
+		return false
+	}
+	x.w.match.Path = path
 	return true
 }
 
-// firstBody takes what of the body came along with the head. It returns what
-// belongs to the next request, and whether the request goes on.
-func (x *exchange) firstBody(rest []byte) ([]byte, bool) {
-	for len(rest) > 0 && !x.c.body.Done() {
-		data, n, done, err := x.c.body.Next(rest)
-		if err != nil {
-			x.fail(record.BadRequest, err.Reason)
-			return nil, false
-		}
-		x.sent = x.appendBody(x.sent, data)
-		rest = rest[n:]
-		if done {
-			x.sent = x.appendBodyEnd(x.sent)
-		}
-	}
-	return rest, true
-}
-
-func (x *exchange) appendBody(dst, data []byte) []byte {
+// keep adds what of the body came along with the head.
+func (x *exchange) keep(data []byte) {
 	if len(data) == 0 {
-		return dst
+		return
 	}
 	x.rec.BytesIn += int64(len(data))
 	if x.chunked {
-		dst = x.grow(dst, len(data)+16)
-		return h1.AppendChunk(dst, data)
+		x.sent = x.grow(x.sent, len(data)+16)
+		x.sent = h1.AppendChunk(x.sent, data)
+		return
 	}
-	return x.w.loop.Buffers.Append(dst, data)
+	x.sent = x.w.loop.Buffers.Append(x.sent, data)
 }
 
-func (x *exchange) appendBodyEnd(dst []byte) []byte {
-	if !x.chunked {
-		return dst
+// keepEnd notes that what was kept is the whole body.
+func (x *exchange) keepEnd(trailers []h1.Field) {
+	x.sentEnd = true
+	if x.chunked {
+		x.sent = h1.AppendLastChunk(x.sent, trailers)
 	}
-	return h1.AppendLastChunk(dst, x.c.body.Trailers())
 }
 
 // grow makes room in a buffer of the loop's store.
@@ -292,38 +281,42 @@ func (x *exchange) try() {
 		x.attempt = w.loop.Clock()
 		x.rec.Endpoint = e.Addr
 		s, err := w.connect(x, e)
-		if err != nil {
-			if exhausted(err) {
-				x.fail(record.Overload, "windrose cannot open another connection ("+err.Error()+")")
-				return
-			}
-			e.Refused(w.loop.Now())
-			x.tried = append(x.tried, e)
-			if x.attempts >= maxAttempts {
-				x.fail(record.ConnectFailed, x.unreachable(err.Error()))
-				return
-			}
-			continue
-		}
-		e.Begin()
-		x.s = s
-		x.backendLine = 0
-		if t := x.rule.Timeouts.Backend; t > 0 {
-			x.backendLine = w.loop.Now() + int64(t)
-			x.arm()
-		}
-		if err := s.conn.Write(x.sent); err != nil {
-			x.serverLost(err)
+		if err == nil {
+			e.Begin()
+			x.s = s
+			x.dispatch()
 			return
 		}
-		if len(x.sent) > x.view.settings.MaxBufferedBytes {
-			x.forget()
+		if exhausted(err) {
+			x.fail(record.Overload, "windrose cannot open another connection ("+err.Error()+")")
+			return
 		}
-		if !x.c.body.Done() && x.c.conn.Readable() {
-			// More of the body came while nobody wanted it: nobody tells again.
-			x.c.conn.Again()
+		e.Refused(w.loop.Now())
+		x.tried = append(x.tried, e)
+		if x.attempts >= maxAttempts {
+			x.fail(record.ConnectFailed, x.unreachable(err.Error()))
+			return
 		}
+	}
+}
+
+// dispatch gives the endpoint what there is of the request.
+func (x *exchange) dispatch() {
+	x.backendLine = 0
+	if t := x.rule.Timeouts.Backend; t > 0 {
+		x.backendLine = x.w.loop.Now() + int64(t)
+		x.arm()
+	}
+	if err := x.s.send(); err != nil {
+		x.serverLost(err, midway)
 		return
+	}
+	if len(x.sent) > x.view.settings.MaxBufferedBytes {
+		x.forget()
+	}
+	if !x.sentEnd {
+		// More of the body may have come while nobody wanted it: nobody tells again.
+		x.down.resume()
 	}
 }
 
@@ -349,97 +342,54 @@ func (x *exchange) unreachable(why string) string {
 	return text
 }
 
-// pumpRequest moves what the client sends to the endpoint, as long as that
-// takes it.
-func (x *exchange) pumpRequest() {
-	c := x.c
-	if c.body.Done() || x.s == nil {
-		return
+// wants says whether more of the request's body is taken.
+func (x *exchange) wants() bool { return x.s != nil && !x.deaf && !x.s.blocked() }
+
+// onBody forwards a piece of the request's body; it says whether the exchange
+// goes on.
+func (x *exchange) onBody(p []byte) bool {
+	x.activity = x.w.loop.Now()
+	x.rec.BytesIn += int64(len(p))
+	if x.whole {
+		x.forget() // what is sent from here on is not kept
 	}
-	for range turnReads {
-		if x.s.conn.Connecting() || x.s.conn.Buffered() > 0 || x.deaf {
-			return // serverDrained goes on; or nobody listens any more
-		}
-		n, err := c.conn.Read(x.w.loop.In)
-		if err == loop.ErrAgain { //nolint:errorlint // see client.read
-			return
-		}
-		if err != nil {
-			x.clientLost()
-			return
-		}
-		if !x.upload(x.w.loop.In[:n]) {
-			return
-		}
+	if err := x.s.data(p); err != nil {
+		return x.serverBroken()
 	}
-	c.conn.Again()
+	return true
 }
 
-// upload forwards a piece of the request's body; it says whether more is
-// wanted.
-func (x *exchange) upload(p []byte) bool {
-	c, w := x.c, x.w
-	x.activity = w.loop.Now()
-	x.forget() // what is sent from here on is not kept
-	out := w.out[:0]
-	for len(p) > 0 && !c.body.Done() {
-		data, n, done, err := c.body.Next(p)
-		if err != nil {
-			x.fail(record.BadRequest, err.Reason)
-			return false
-		}
-		p = p[n:]
-		var tail []byte
-		x.rec.BytesIn += int64(len(data))
-		switch {
-		case len(data) == 0:
-		case x.chunked:
-			out = h1.AppendChunkSize(out, len(data))
-			out, tail = append(out, data...), nil
-			out = append(out, '\r', '\n')
-		case len(out)+len(data) <= gatherBytes:
-			out = append(out, data...)
-		default:
-			tail = data
-		}
-		if done {
-			out = x.appendBodyEnd(out)
-		}
-		if len(tail) > 0 || len(out) > replayBytes {
-			if err := x.s.conn.Write2(out, tail); err != nil {
-				x.serverBroken()
-				return false
-			}
-			out = out[:0]
-		}
+// onBodyEnd forwards the end of the request.
+func (x *exchange) onBodyEnd(trailers []h1.Field) bool {
+	if x.whole {
+		x.forget()
 	}
-	w.out = out[:0]
-	if len(out) > 0 {
-		if err := x.s.conn.Write(out); err != nil {
-			x.serverBroken()
-			return false
-		}
-	}
-	if c.body.Done() {
-		c.rest(p) // the beginning of the next request
+	x.upEnd = true
+	if x.tunnel && x.downEnd {
+		x.endTunnel()
 		return false
+	}
+	if err := x.s.end(trailers); err != nil {
+		return x.serverBroken()
+	}
+	return true
+}
+
+// flushUp sends what was gathered for the endpoint.
+func (x *exchange) flushUp() bool {
+	if err := x.s.flush(); err != nil {
+		return x.serverBroken()
 	}
 	return true
 }
 
 // serverDrained is called when the endpoint has taken what it was given.
-func (x *exchange) serverDrained() {
-	if x.c.phase == tunnel {
-		x.pumpUp()
-		return
-	}
-	x.pumpRequest()
-}
+func (x *exchange) serverDrained() { x.down.resume() }
 
 // clientDrained is called when the client has taken what it was given.
 func (x *exchange) clientDrained() {
 	x.activity = x.w.loop.Now()
 	if x.s != nil {
-		x.pumpResponse()
+		x.s.resume()
 	}
 }

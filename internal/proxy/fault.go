@@ -17,27 +17,31 @@ func (x *exchange) fail(flag record.Flag, reason string) { x.failStatus(flag, fl
 
 func (x *exchange) failStatus(flag record.Flag, status int, reason string) {
 	x.rec.Fault, x.rec.Reason = flag, reason
-	c := x.c
 	x.release(false)
 	if x.answered {
-		if c.phase == tunnel {
+		if x.tunnel {
 			x.w.tel.TunnelsActive--
 		}
-		x.emit()
-		c.x = nil
-		c.reset()
+		x.emit().broken(true)
 		return
 	}
-	x.reply(status, func(dst []byte) []byte { return h1.AppendField(dst, "x-windrose-fault", flag.String()) }, x.faultText(flag, reason))
+	if x.grpc {
+		x.replyGRPC(flag, reason)
+		return
+	}
+	r := x.beginReply(status)
+	r.add("x-windrose-fault", flag.String())
+	x.reply(r, x.faultText(flag, reason))
 }
 
-// refused answers a request whose head is not valid.
-func (x *exchange) refused(c *client, err *h1.Error) {
-	x.c, x.view = c, x.w.view
-	x.begun = c.started
+// refused answers a request whose head is not valid; w.req holds what was
+// understood of it.
+func (x *exchange) refused(c *client, down clientSide, begun int64, err *h1.Error) {
+	x.c, x.down, x.view = c, down, x.w.view
+	x.begun = begun
 	x.minor = 1
 	x.w.tel.RequestsActive++
-	x.remember() // method and target, if they were understood
+	x.remember()
 	x.classify()
 	flag := record.BadRequest
 	for _, f := range [...]record.Flag{record.HeaderTimeout, record.HeadersTooLarge, record.URITooLong, record.NotSupported} {
@@ -55,49 +59,145 @@ func (x *exchange) redirect(r *plan.Redirect, path []byte) {
 	if x.c.secure {
 		target.Scheme = "https"
 	}
-	x.reply(r.Status, func(dst []byte) []byte {
-		dst = append(dst, "location: "...)
-		dst = plan.AppendLocation(dst, r, &target)
-		dst = append(dst, "\r\n"...)
-		return appendEdits(dst, [2][]plan.Step{x.rule.Filters, nil}, plan.StepResponseHeaders)
-	}, nil)
+	out := x.beginReply(r.Status)
+	out.addFrom("location", func(dst []byte) []byte { return plan.AppendLocation(dst, r, &target) })
+	x.reply(out, nil)
 }
 
-// reply writes a whole answer of windrose's own and ends the exchange.
-func (x *exchange) reply(status int, fields func([]byte) []byte, body []byte) {
-	w, c := x.w, x.c
+// reply is the head of an answer of windrose's own, under construction. Names
+// are constants; values are gathered in w.own, which may move while it grows, so
+// that their slices are taken at the end.
+type reply struct {
+	w     *worker
+	names [8]string
+	ends  [8]int
+	n     int
+}
+
+func (x *exchange) beginReply(status int) *reply {
+	w := x.w
+	x.own = true
 	x.rec.Status = status
-	x.answered = true
-	out := appendStatus(w.out[:0], status, []byte(http.StatusText(status)))
-	out = h1.AppendField(out, "server", "windrose")
-	out = append(out, "date: "...)
-	out = w.loop.Wall().UTC().AppendFormat(out, http.TimeFormat)
-	out = append(out, "\r\n"...)
-	out = h1.AppendField(out, "x-request-id", x.rec.ID)
-	out = fields(out)
+	w.own = w.own[:0]
+	w.resp = h1.Response{Fields: w.resp.Fields[:0], Status: status, Minor: 1, Reason: bytesOf(http.StatusText(status)), KeepAlive: true}
+	w.reply = reply{w: w}
+	r := &w.reply
+	r.add("server", "windrose")
+	r.addFrom("date", func(dst []byte) []byte { return w.loop.Wall().UTC().AppendFormat(dst, http.TimeFormat) })
+	return r
+}
+
+func (r *reply) add(name, value string) {
+	r.addFrom(name, func(dst []byte) []byte { return append(dst, value...) })
+}
+
+func (r *reply) addFrom(name string, value func([]byte) []byte) {
+	r.w.own = value(r.w.own)
+	r.names[r.n], r.ends[r.n] = name, len(r.w.own)
+	r.n++
+}
+
+// fields moves the head into w.resp.
+func (r *reply) fields() {
+	start := 0
+	for i := range r.n {
+		name := bytesOf(r.names[i])
+		r.w.resp.Fields = append(r.w.resp.Fields, h1.Field{Name: name, Value: r.w.own[start:r.ends[i]], Known: h1.Classify(name)})
+		start = r.ends[i]
+	}
+}
+
+// reply sends a whole answer of windrose's own and ends the exchange.
+func (x *exchange) reply(r *reply, body []byte) {
+	resp := &x.w.resp
 	if len(body) > 0 {
-		out = append(out, "content-type: text/plain; charset=utf-8\r\nx-content-type-options: nosniff\r\n"...)
+		r.add("content-type", "text/plain; charset=utf-8")
+		r.add("x-content-type-options", "nosniff")
 	}
-	out = append(out, "content-length: "...)
-	out = strconv.AppendInt(out, int64(len(body)), 10)
-	out = append(out, "\r\n"...)
-	if !c.body.Done() {
-		c.last = true // its end is not waited for
+	resp.Body, resp.Length = h1.Length, int64(len(body))
+	if x.method == headMethod {
+		resp.Body = h1.NoBody
+		r.addFrom("content-length", func(dst []byte) []byte { return strconv.AppendInt(dst, int64(len(body)), 10) })
+		body = nil
 	}
-	out = x.appendConnection(out)
-	if x.method != headMethod {
-		out = append(out, body...)
+	r.fields()
+	x.answered = true
+	x.down.respond(len(body) == 0)
+	var err error
+	if len(body) > 0 {
 		x.rec.BytesOut = int64(len(body))
+		err = x.down.data(body)
 	}
-	w.out = out[:0]
-	err := c.conn.Write(out)
-	x.emit()
+	x.sendReply(err)
+}
+
+func (x *exchange) sendReply(err error) {
+	if err == nil {
+		err = x.down.end(nil)
+	}
+	if err == nil {
+		err = x.down.flush()
+	}
+	down := x.emit()
 	if err != nil {
-		c.x = nil
-		c.close()
+		down.broken(true)
 		return
 	}
-	c.free()
+	down.finished()
+}
+
+// replyGRPC tells a fault to a gRPC client: with HTTP status 200 and a status of
+// gRPC's own, without a body (gRPC over HTTP/2, Trailers-Only).
+func (x *exchange) replyGRPC(flag record.Flag, reason string) {
+	r := x.beginReply(http.StatusOK)
+	r.add("content-type", grpcType)
+	r.addFrom("grpc-status", func(dst []byte) []byte { return strconv.AppendInt(dst, int64(grpcStatus(flag)), 10) })
+	if x.view.settings.FaultDetail == plan.DetailFull {
+		r.addFrom("grpc-message", func(dst []byte) []byte { return appendPercent(dst, reason) })
+	}
+	r.add("x-windrose-fault", flag.String())
+	x.w.resp.Body = h1.NoBody
+	r.fields()
+	x.answered = true
+	x.down.respond(true)
+	x.sendReply(nil)
+}
+
+// grpcStatus is gRPC's code for a fault (google.rpc.Code).
+func grpcStatus(flag record.Flag) int {
+	const (
+		deadlineExceeded = 4
+		resourceExhaust  = 8
+		unimplemented    = 12
+		internal         = 13
+		unavailable      = 14
+	)
+	switch flag {
+	case record.RequestTimeout, record.BackendTimeout, record.HeaderTimeout, record.BodyTimeout:
+		return deadlineExceeded
+	case record.HeadersTooLarge, record.URITooLong:
+		return resourceExhaust
+	case record.NoRoute, record.NotSupported, record.Misdirected:
+		return unimplemented
+	case record.NoEndpoint, record.ConnectFailed, record.UpstreamReset, record.Overload, record.Draining, record.ClientGone:
+		return unavailable
+	case record.BadRequest, record.RuleBroken, record.BackendMissing, record.NoBackend, record.UpstreamProtocol, record.Internal:
+		return internal
+	}
+	return internal
+}
+
+// appendPercent encodes a grpc-message.
+func appendPercent(dst []byte, text string) []byte {
+	const digits = "0123456789ABCDEF"
+	for _, c := range []byte(text) {
+		if c < ' ' || c > '~' || c == '%' {
+			dst = append(dst, '%', digits[c>>4], digits[c&15])
+			continue
+		}
+		dst = append(dst, c)
+	}
+	return dst
 }
 
 // faultText is the body of a fault: what happened and what to do, as far as the

@@ -3,6 +3,7 @@ package proxy
 import (
 	"net/netip"
 	"strconv"
+	"unsafe"
 
 	"windrose.dev/windrose/internal/h1"
 	"windrose.dev/windrose/internal/plan"
@@ -11,6 +12,8 @@ import (
 
 // This file writes heads: what an endpoint is sent, and what a client is sent.
 // Hop-by-hop fields end here (RFC 9110, 7.6.1); framing is always our own.
+
+const grpcType = "application/grpc"
 
 // remember copies what the record shows of the request in w.req, and settles
 // the request's id.
@@ -38,10 +41,16 @@ func (x *exchange) remember() {
 	r.Client = x.c.peer
 	r.TLS = x.c.tlsName
 	r.RuleSlot, r.ServiceSlot = -1, -1
-	r.Protocol = "HTTP/1.1"
-	if x.minor == 0 {
+	switch {
+	case x.c.h2 != nil:
+		r.Protocol = "HTTP/2"
+	case x.minor == 0:
 		r.Protocol = "HTTP/1.0"
+	default:
+		r.Protocol = "HTTP/1.1"
 	}
+	kind, _ := h1.Lookup(req.Fields, "content-type")
+	x.grpc = x.c.h2 != nil && len(kind) >= len(grpcType) && string(kind[:len(grpcType)]) == grpcType
 }
 
 var headBytes = []byte("HEAD")
@@ -117,7 +126,7 @@ func (x *exchange) appendRequest(dst []byte) []byte {
 	}
 	dst = x.appendForwarded(dst, forwardedFor)
 	dst = h1.AppendField(dst, "x-request-id", x.rec.ID)
-	dst = appendEdits(dst, steps, plan.StepRequestHeaders)
+	eachEdit(steps, plan.StepRequestHeaders, func(name, value []byte) { dst = h1.AppendField(dst, name, value) })
 	return x.appendRequestEnd(dst)
 }
 
@@ -127,7 +136,7 @@ func (x *exchange) appendRequestEnd(dst []byte) []byte {
 	switch req.Body {
 	case h1.NoBody, h1.UntilClose: // a request cannot end with its connection
 	case h1.Chunked:
-		x.chunked = true
+		x.chunked = x.protocol != plan.H2C
 		dst = append(dst, "transfer-encoding: chunked\r\n"...)
 	case h1.Length:
 		dst = append(dst, "content-length: "...)
@@ -187,13 +196,25 @@ func (x *exchange) rewritten(steps [2][]plan.Step) (host string, path *plan.Path
 	return host, path
 }
 
-// appendResponse appends the final head for the client from w.resp, and settles
-// how the body is framed.
-func (x *exchange) appendResponse(dst []byte) []byte {
+// responseSteps are the edits that an answer gets: a fault is nobody's answer,
+// and gets none.
+func (x *exchange) responseSteps() (steps [2][]plan.Step) {
+	if x.rule == nil || x.own && x.rec.Fault != 0 {
+		return steps
+	}
+	steps[0] = x.rule.Filters
+	if x.backend != nil {
+		steps[1] = x.backend.Steps
+	}
+	return steps
+}
+
+// responseFields calls yield with the fields of the final head in w.resp as the
+// client is to see them, without framing.
+func (x *exchange) responseFields(yield func(name, value []byte)) {
 	resp := &x.w.resp
-	var steps [2][]plan.Step
-	steps[0], steps[1] = x.rule.Filters, x.backend.Steps
-	dst = appendStatus(dst, resp.Status, resp.Reason)
+	steps := x.responseSteps()
+	edited := edits(steps, plan.StepResponseHeaders)
 	for i := range resp.Fields {
 		f := &resp.Fields[i]
 		if i < 64 && resp.HopByHop&(1<<i) != 0 {
@@ -211,22 +232,42 @@ func (x *exchange) appendResponse(dst []byte) []byte {
 			if resp.Body != h1.Chunked {
 				continue
 			}
+		case f.Known == h1.FaultFlag && x.own:
 		case f.Known == h1.RequestID, f.Known == h1.FaultFlag, f.Known.HopByHop():
 			continue
 		}
-		if edits(steps, plan.StepResponseHeaders) && dropped(steps, plan.StepResponseHeaders, f.Name) {
+		if edited && dropped(steps, plan.StepResponseHeaders, f.Name) {
 			continue
 		}
-		dst = h1.AppendField(dst, f.Name, f.Value)
+		yield(f.Name, f.Value)
 	}
-	dst = appendEdits(dst, steps, plan.StepResponseHeaders)
-	dst = h1.AppendField(dst, "x-request-id", x.rec.ID)
-	dst = x.appendFraming(dst)
-	return x.appendConnection(dst)
+	if edited {
+		eachEdit(steps, plan.StepResponseHeaders, yield)
+	}
+	yield(requestIDName, x.rec.ID)
 }
 
-func (x *exchange) appendFraming(dst []byte) []byte {
+var requestIDName = []byte("x-request-id")
+
+// interimFields calls yield with the fields of the interim or switching head in
+// w.resp.
+func (x *exchange) interimFields(yield func(name, value []byte)) {
 	resp := &x.w.resp
+	for i := range resp.Fields {
+		f := &resp.Fields[i]
+		if i < 64 && resp.HopByHop&(1<<i) != 0 || f.Known.HopByHop() || f.Known == h1.ContentLength {
+			continue
+		}
+		yield(f.Name, f.Value)
+	}
+}
+
+// appendResponse appends the final head from w.resp, and settles how the body is
+// framed.
+func (c *client) appendResponse(dst []byte, end bool) []byte {
+	resp := &c.w.resp
+	dst = appendStatus(dst, resp.Status, resp.Reason)
+	c.x.responseFields(func(name, value []byte) { dst = h1.AppendField(dst, name, value) })
 	switch resp.Body {
 	case h1.NoBody:
 	case h1.Length:
@@ -234,61 +275,41 @@ func (x *exchange) appendFraming(dst []byte) []byte {
 		dst = strconv.AppendInt(dst, resp.Length, 10)
 		dst = append(dst, "\r\n"...)
 	case h1.Chunked, h1.UntilClose:
-		if x.minor == 0 {
-			x.c.last = true // the end of the connection is the end of the body
+		if c.x.minor == 0 {
+			c.last = true // the end of the connection is the end of the body
 			break
 		}
-		x.rechunk = true
+		c.rechunk = true
 		dst = append(dst, "transfer-encoding: chunked\r\n"...)
 	}
-	return dst
-}
-
-// appendConnection ends a head that goes to the client.
-func (x *exchange) appendConnection(dst []byte) []byte {
 	switch {
-	case x.c.last || x.w.view.draining || !x.c.body.Done() && x.answerIsWhole():
-		x.c.last = true
+	case c.last || c.w.view.draining || end && !c.body.Done():
+		c.last = true
 		dst = append(dst, "connection: close\r\n"...)
-	case x.minor == 0:
+	case c.x.minor == 0:
 		dst = append(dst, "connection: keep-alive\r\n"...)
 	}
 	return append(dst, "\r\n"...)
 }
 
-// answerIsWhole says that the answer has no body: if it comes before the end of
-// the request's, the rest of that is not wanted.
-func (x *exchange) answerIsWhole() bool { return x.answer.Done() }
-
-func (x *exchange) appendInterim(dst []byte) []byte {
-	resp := &x.w.resp
+func (c *client) appendInterim(dst []byte) []byte {
+	resp := &c.w.resp
 	dst = appendStatus(dst, resp.Status, resp.Reason)
-	for i := range resp.Fields {
-		f := &resp.Fields[i]
-		if i < 64 && resp.HopByHop&(1<<i) != 0 || f.Known.HopByHop() || f.Known == h1.ContentLength {
-			continue
-		}
-		dst = h1.AppendField(dst, f.Name, f.Value)
-	}
+	c.x.interimFields(func(name, value []byte) { dst = h1.AppendField(dst, name, value) })
 	return append(dst, "\r\n"...)
 }
 
 // appendSwitch appends the head of a 101.
-func (x *exchange) appendSwitch(dst []byte) []byte {
-	resp := &x.w.resp
-	steps := [2][]plan.Step{x.rule.Filters, x.backend.Steps}
+func (c *client) appendSwitch(dst []byte) []byte {
+	x, resp := c.x, &c.w.resp
+	steps := x.responseSteps()
 	dst = appendStatus(dst, resp.Status, resp.Reason)
-	for i := range resp.Fields {
-		f := &resp.Fields[i]
-		if i < 64 && resp.HopByHop&(1<<i) != 0 || f.Known.HopByHop() || f.Known == h1.ContentLength {
-			continue
+	x.interimFields(func(name, value []byte) {
+		if !dropped(steps, plan.StepResponseHeaders, name) {
+			dst = h1.AppendField(dst, name, value)
 		}
-		if dropped(steps, plan.StepResponseHeaders, f.Name) {
-			continue
-		}
-		dst = h1.AppendField(dst, f.Name, f.Value)
-	}
-	dst = appendEdits(dst, steps, plan.StepResponseHeaders)
+	})
+	eachEdit(steps, plan.StepResponseHeaders, func(name, value []byte) { dst = h1.AppendField(dst, name, value) })
 	dst = h1.AppendField(dst, "x-request-id", x.rec.ID)
 	dst = append(dst, "connection: upgrade\r\n"...)
 	dst = h1.AppendField(dst, "upgrade", resp.Upgrade)
@@ -320,25 +341,27 @@ func dropped(steps [2][]plan.Step, kind plan.StepKind, name []byte) bool {
 	return plan.Drops(steps[0], kind, name) || plan.Drops(steps[1], kind, name)
 }
 
-// appendEdits appends the fields that the steps bring. Those of framing and
+// eachEdit calls yield with the fields that the steps bring. Those of framing and
 // connection are not theirs to set.
-func appendEdits(dst []byte, steps [2][]plan.Step, kind plan.StepKind) []byte {
+func eachEdit(steps [2][]plan.Step, kind plan.StepKind, yield func(name, value []byte)) {
 	for n, list := range steps {
 		if len(list) == 0 {
 			continue
 		}
 		plan.Fields(list, kind, func(h plan.Header) {
-			if n == 0 && plan.Drops(steps[1], kind, []byte(h.Name)) || reserved(h.Name) {
+			if n == 0 && plan.Drops(steps[1], kind, bytesOf(h.Name)) || reserved(h.Name) {
 				return
 			}
-			dst = h1.AppendField(dst, h.Name, h.Value)
+			yield(bytesOf(h.Name), bytesOf(h.Value))
 		})
 	}
-	return dst
 }
 
+// bytesOf is a view of a string's bytes, which must not be changed.
+func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
+
 func reserved(name string) bool {
-	k := h1.Classify([]byte(name))
+	k := h1.Classify(bytesOf(name))
 	return k.HopByHop() || k == h1.ContentLength || k == h1.Host
 }
 

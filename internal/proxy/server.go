@@ -1,23 +1,34 @@
 package proxy
 
 import (
+	"errors"
+	"io"
+
+	"windrose.dev/windrose/internal/h1"
 	"windrose.dev/windrose/internal/loop"
+	"windrose.dev/windrose/internal/plan"
+	"windrose.dev/windrose/internal/record"
 	"windrose.dev/windrose/internal/upstream"
 )
 
-// server is a connection to an endpoint: in use by one exchange, or idle in the
-// pool of its loop.
+// server is an HTTP/1 connection to an endpoint: in use by one exchange, whose
+// serverSide it is, or idle in the pool of its loop.
 type server struct {
-	w        *worker
-	conn     loop.Conn
-	endpoint *upstream.Endpoint
-	x        *exchange // nil while idle
-	in       []byte    // the beginning of a head
-	seen     int
-	stands   bool       // the connection was made
-	reused   bool       // it has carried another exchange
-	taken    int64      // the turn in which the present exchange got it
-	timer    loop.Timer // connecting, or idle
+	w      *worker
+	conn   loop.Conn
+	point  *upstream.Endpoint
+	x      *exchange // nil while idle
+	in     []byte    // the beginning of a head
+	seen   int
+	stands bool       // the connection was made
+	reused bool       // it has carried another exchange
+	taken  int64      // the turn in which the present exchange got it
+	timer  loop.Timer // connecting, or idle
+
+	answer     h1.Body
+	headed     bool // the final head was read
+	untilClose bool // the answer ends with the connection
+	keep       bool // the endpoint keeps the connection open
 
 	next, prev *server // in the pool
 }
@@ -71,16 +82,20 @@ func (p *pool) closeIdle() {
 
 // connect gives a connection to e for an exchange: a pooled one, or a new one
 // that may not stand yet.
-func (w *worker) connect(x *exchange, e *upstream.Endpoint) (*server, error) {
+func (w *worker) connect(x *exchange, e *upstream.Endpoint) (serverSide, error) {
+	if x.protocol == plan.H2C {
+		return w.connectH2(x, e)
+	}
 	// Where one pooled connection turned out closed, the others may be too.
 	if !x.raced {
 		if s := w.pools[e].take(!x.idempotent); s != nil {
 			s.x, s.taken = x, w.loop.Now()
+			s.headed, s.untilClose, s.keep = false, false, false
 			w.tel.UpstreamReused++
 			return s, nil
 		}
 	}
-	s := &server{w: w, endpoint: e, x: x}
+	s := &server{w: w, point: e, x: x}
 	s.timer.F = s.expired
 	if err := w.loop.Dial(&s.conn, e.Addr, s); err != nil {
 		w.tel.UpstreamFailed++
@@ -89,32 +104,6 @@ func (w *worker) connect(x *exchange, e *upstream.Endpoint) (*server, error) {
 	w.tel.UpstreamActive++
 	w.loop.Arm(&s.timer, w.loop.Now()+int64(w.view.settings.ConnectTimeout))
 	return s, nil
-}
-
-// release puts a connection whose exchange has ended well into the pool.
-func (s *server) release() {
-	w := s.w
-	s.x = nil
-	p := w.pools[s.endpoint]
-	full := p != nil && p.size >= w.view.settings.MaxUpstreamIdle
-	// What is left unread would be taken for the next answer.
-	unread := s.conn.Readable() && !s.conn.Silent()
-	if full || unread || s.endpoint.Gone() || s.conn.Hangup() || s.conn.Buffered() > 0 {
-		s.close()
-		return
-	}
-	if p == nil {
-		p = &pool{}
-		w.pools[s.endpoint] = p
-	}
-	s.next = p.idle
-	if p.idle != nil {
-		p.idle.prev = s
-	}
-	p.idle = s
-	p.size++
-	w.tel.UpstreamIdle++
-	w.loop.Arm(&s.timer, w.loop.Now()+int64(w.view.settings.UpstreamIdle))
 }
 
 // Ready is called by the loop.
@@ -131,18 +120,18 @@ func (s *server) Ready(r loop.Ready) {
 	if s.reused && s.taken == s.w.loop.Now() && (r.Read || r.Err != nil) {
 		// It was said, or closed, before the request was sent: the event is one of
 		// the same turn.
-		x.serverLost(errStale)
+		x.serverLost(errStale, stale)
 		return
 	}
 	if !s.stands {
 		if r.Err != nil {
-			x.serverLost(r.Err)
+			x.serverLost(r.Err, unreached)
 			return
 		}
 		s.stands = true
 		s.w.loop.Stop(&s.timer)
 		s.w.tel.UpstreamOpened++
-		s.endpoint.Connected()
+		s.point.Connected()
 	}
 	if r.Err != nil {
 		x.serverBroken()
@@ -152,16 +141,222 @@ func (s *server) Ready(r loop.Ready) {
 		x.serverDrained()
 	}
 	if s.x == x && r.Read {
-		x.pumpResponse()
+		s.resume()
 	}
+}
+
+// resume moves what the endpoint sends to the client, as long as that takes it.
+func (s *server) resume() {
+	x := s.x
+	for range turnReads {
+		if x.down.blocked() {
+			return // the exchange has us resume
+		}
+		n, err := s.conn.Read(s.w.loop.In)
+		if err == loop.ErrAgain { //nolint:errorlint // see client.read
+			return
+		}
+		if err != nil {
+			s.ended(err)
+			return
+		}
+		s.feed(s.w.loop.In[:n])
+		if s.x != x {
+			return // the exchange has ended, or has another endpoint
+		}
+	}
+	s.conn.Again()
+}
+
+// feed takes a piece of the answer.
+func (s *server) feed(p []byte) {
+	if s.headed {
+		s.feedBody(p)
+		return
+	}
+	b := &s.w.loop.Buffers
+	if s.in != nil {
+		s.in = b.Append(s.in, p)
+		p = s.in
+	}
+	p, ok := s.feedHead(p)
+	if !ok {
+		return
+	}
+	held := s.in
+	s.in = nil
+	s.feedBody(p)
+	b.Give(held) // p lay in it
+}
+
+// feedHead reads heads, interim ones included. It returns what follows the final
+// one, and whether that was there.
+func (s *server) feedHead(p []byte) ([]byte, bool) {
+	x, resp := s.x, &s.w.resp
+	for {
+		n, err := resp.Parse(p, s.seen, x.methodBytes(), s.w.limits())
+		if err != nil {
+			s.malformed(err)
+			return nil, false
+		}
+		if n == 0 {
+			s.wait(p)
+			return nil, false
+		}
+		s.seen = 0
+		p = p[n:]
+		switch {
+		case resp.Status == 101 && x.upgrade:
+			s.headed, s.untilClose = true, true
+			s.answer.Reset(h1.UntilClose, 0)
+			return p, x.onSwitch()
+		case resp.Status == 101:
+			x.fail(record.UpstreamProtocol, "endpoint "+s.point.Addr.String()+" switched protocols without being asked")
+			return nil, false
+		case resp.Status >= 200:
+			s.headed = true
+			s.keep = resp.KeepAlive
+			s.untilClose = resp.Body == h1.UntilClose
+			s.answer.Reset(resp.Body, resp.Length)
+			x.onHead(s.answer.Done())
+			return p, true
+		}
+		if !x.onInterim() {
+			return nil, false
+		}
+	}
+}
+
+// wait keeps the beginning of a head.
+func (s *server) wait(p []byte) {
+	b := &s.w.loop.Buffers
+	switch {
+	case len(p) == 0:
+		b.Give(s.in)
+		s.in = nil
+	case s.in == nil:
+		s.in = b.Append(nil, p)
+	default:
+		s.in = s.in[:copy(s.in, p)]
+	}
+	s.seen = len(s.in)
+}
+
+func (s *server) feedBody(p []byte) {
+	x := s.x
+	for len(p) > 0 && !s.answer.Done() {
+		data, n, _, err := s.answer.Next(p)
+		if err != nil {
+			s.malformed(err)
+			return
+		}
+		p = p[n:]
+		if len(data) > 0 && !x.onData(data) {
+			return
+		}
+	}
+	if s.answer.Done() {
+		// More than one answer is not to be trusted with the next.
+		x.onEnd(s.answer.Trailers(), s.keep && len(p) == 0)
+		return
+	}
+	x.flushDown()
+}
+
+func (s *server) malformed(err *h1.Error) {
+	s.x.fail(record.UpstreamProtocol, "endpoint "+s.point.Addr.String()+": "+err.Reason)
+}
+
+// ended is called when reading from the endpoint ends.
+func (s *server) ended(err error) {
+	x := s.x
+	switch {
+	case s.untilClose && errors.Is(err, io.EOF) && x.answered:
+		x.onEnd(nil, false)
+	case s.reused && !s.headed && s.in == nil:
+		x.serverLost(err, stale)
+	default:
+		x.serverLost(err, midway)
+	}
+}
+
+// What follows makes server the serverSide of its exchange.
+
+func (s *server) endpoint() *upstream.Endpoint { return s.point }
+
+func (s *server) send() error { return s.conn.Write(s.x.sent) }
+
+func (s *server) data(p []byte) error {
+	w := s.w
+	switch {
+	case s.x.chunked:
+		w.up = h1.AppendChunk(w.up, p)
+	case len(w.up)+len(p) <= gatherBytes:
+		w.up = append(w.up, p...)
+	default:
+		out := w.up
+		w.up = w.up[:0]
+		return s.conn.Write2(out, p)
+	}
+	return nil
+}
+
+func (s *server) end(trailers []h1.Field) error {
+	switch {
+	case s.x.tunnel:
+		err := s.flush()
+		s.conn.CloseWrite()
+		return err
+	case s.x.chunked:
+		s.w.up = h1.AppendLastChunk(s.w.up, trailers)
+	}
+	return nil
+}
+
+func (s *server) flush() error {
+	out := s.w.up
+	if len(out) == 0 {
+		return nil
+	}
+	s.w.up = out[:0]
+	return s.conn.Write(out)
+}
+
+func (s *server) blocked() bool { return s.conn.Connecting() || s.conn.Buffered() > 0 }
+
+// release puts the connection into the pool if its exchange has ended well.
+func (s *server) release(keep bool) {
+	w := s.w
+	s.x = nil
+	w.up = w.up[:0] // of an exchange that failed
+	p := w.pools[s.point]
+	full := p != nil && p.size >= w.view.settings.MaxUpstreamIdle
+	// What is left unread would be taken for the next answer.
+	unread := s.conn.Readable() && !s.conn.Silent()
+	if !keep || full || unread || s.point.Gone() || s.conn.Hangup() || s.conn.Buffered() > 0 {
+		s.close()
+		return
+	}
+	if p == nil {
+		p = &pool{}
+		w.pools[s.point] = p
+	}
+	s.next = p.idle
+	if p.idle != nil {
+		p.idle.prev = s
+	}
+	p.idle = s
+	p.size++
+	w.tel.UpstreamIdle++
+	w.loop.Arm(&s.timer, w.loop.Now()+int64(w.view.settings.UpstreamIdle))
 }
 
 // drop takes an idle connection out of its pool and closes it.
 func (s *server) drop() {
-	if p := s.w.pools[s.endpoint]; p != nil {
+	if p := s.w.pools[s.point]; p != nil {
 		p.unlink(s)
-		if p.idle == nil && s.endpoint.Gone() {
-			delete(s.w.pools, s.endpoint)
+		if p.idle == nil && s.point.Gone() {
+			delete(s.w.pools, s.point)
 		}
 	}
 	s.close()
@@ -172,7 +367,7 @@ func (s *server) expired() {
 		s.drop()
 		return
 	}
-	s.x.serverLost(errConnectTimeout)
+	s.x.serverLost(errConnectTimeout, unreached)
 }
 
 func (s *server) close() {

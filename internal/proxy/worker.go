@@ -29,8 +29,11 @@ type worker struct {
 	resp  h1.Response
 	match plan.Request
 	path  []byte // normalised
-	out   []byte // what is put together for one write
+	up    []byte // what is put together for one write to an endpoint
+	down  []byte // and to a client
 	text  []byte // of faults
+	own   []byte // values of fields of windrose's own answers
+	reply reply
 
 	pools   map[*upstream.Endpoint]*pool
 	spare   []*exchange

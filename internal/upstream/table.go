@@ -127,7 +127,7 @@ func (t *Table) service(name string, part *plan.Service) *Service {
 	if old != nil {
 		e.cursor = old.cursor
 	}
-	e.svc = &Service{Name: name, balance: part.Balance, cursor: e.cursor}
+	e.svc = &Service{Name: name, Protocol: part.Protocol, balance: part.Balance, cursor: e.cursor}
 	for _, ep := range part.Endpoints {
 		e.svc.endpoints = append(e.svc.endpoints, t.endpoint(ep, part.Protocol))
 	}

@@ -35,6 +35,7 @@ func (v *View) Service(slot int) *Service {
 // its endpoints' counters and its cursor.
 type Service struct {
 	Name      string
+	Protocol  plan.Protocol
 	balance   plan.Balance
 	endpoints []*Endpoint
 	cursor    *atomic.Uint64 // round robin; outlives the Service
