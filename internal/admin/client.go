@@ -43,14 +43,6 @@ func NewClient(addr string) *Client {
 	}
 }
 
-// Selection selects objects; an empty field selects all.
-type Selection struct {
-	Kinds     []string
-	Namespace string
-	Name      string
-	Details   bool
-}
-
 func (s Selection) values() url.Values {
 	v := url.Values{"kind": s.Kinds}
 	for key, value := range map[string]string{"namespace": s.Namespace, "name": s.Name} {

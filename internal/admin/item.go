@@ -38,17 +38,18 @@ type Endpoints struct {
 	Endpoints []string `json:"endpoints,omitempty"`
 }
 
-// query selects objects; an empty field selects all.
-type query struct {
-	kinds           []string
-	namespace, name string
-	details         bool
+// Selection selects objects; an empty field selects all.
+type Selection struct {
+	Kinds     []string
+	Namespace string // objects of the cluster are in every one
+	Name      string
+	Details   bool // with what is costly to tell of each
 }
 
-func (q *query) takes(k object.Key) bool {
-	return (len(q.kinds) == 0 || slices.Contains(q.kinds, k.Kind)) &&
-		(q.namespace == "" || k.Namespace == q.namespace || k.Namespace == "") &&
-		(q.name == "" || k.Name == q.name)
+func (s *Selection) takes(k object.Key) bool {
+	return (len(s.Kinds) == 0 || slices.Contains(s.Kinds, k.Kind)) &&
+		(s.Namespace == "" || k.Namespace == s.Namespace || k.Namespace == "") &&
+		(s.Name == "" || k.Name == s.Name)
 }
 
 // status finds the status of an object, nil if it has none.
@@ -64,17 +65,9 @@ func (v *View) status(k object.Key) *object.Status {
 func (v *View) findingsByObject() map[object.Key][]object.Finding {
 	m := map[object.Key][]object.Finding{}
 	for _, f := range v.Findings {
-		m[f.Object] = append(m[f.Object], public(f))
+		m[f.Object] = append(m[f.Object], f.Public())
 	}
 	return m
-}
-
-// public takes away what a finding may show of a secret.
-func public(f object.Finding) object.Finding {
-	if f.Object.Kind == "Secret" {
-		f.Excerpt = ""
-	}
-	return f
 }
 
 // endpoints are those of a Service in the plan.

@@ -83,13 +83,13 @@ func (s *Server) current(w http.ResponseWriter) *View {
 	return v
 }
 
-func parseQuery(r *http.Request) query {
+func parseSelection(r *http.Request) Selection {
 	values := r.URL.Query()
-	return query{
-		kinds:     values["kind"],
-		namespace: values.Get("namespace"),
-		name:      values.Get("name"),
-		details:   values.Get("details") != "",
+	return Selection{
+		Kinds:     values["kind"],
+		Namespace: values.Get("namespace"),
+		Name:      values.Get("name"),
+		Details:   values.Get("details") != "",
 	}
 }
 
@@ -98,17 +98,17 @@ func (s *Server) objects(w http.ResponseWriter, r *http.Request) {
 	if v == nil {
 		return
 	}
-	q := parseQuery(r)
+	selection := parseSelection(r)
 	findings := v.findingsByObject()
 	w.Header().Set("Content-Type", "application/json")
 	io.WriteString(w, `{"items":[`)
 	enc, comma := json.NewEncoder(w), ""
 	for o := range v.Set.All {
 		key := object.KeyOf(o)
-		if !q.takes(key) {
+		if !selection.takes(key) {
 			continue
 		}
-		it, err := s.item(v, o, findings[key], q.details)
+		it, err := s.item(v, o, findings[key], selection.Details)
 		if err != nil {
 			continue // no object of a Set is like that
 		}
@@ -128,7 +128,7 @@ func (s *Server) findings(w http.ResponseWriter, _ *http.Request) {
 	}
 	all := make([]object.Finding, 0, len(v.Findings))
 	for _, f := range v.Findings {
-		all = append(all, public(f))
+		all = append(all, f.Public())
 	}
 	reply(w, map[string]any{"items": all})
 }
@@ -194,7 +194,7 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request) {
 	}
 	defer s.leave(changed)
 	w.Header().Set("Content-Type", "application/jsonl")
-	t := &watcher{server: s, query: parseQuery(r), out: w, control: http.NewResponseController(w), seen: map[object.Key]seen{}}
+	t := &watcher{server: s, selection: parseSelection(r), out: w, control: http.NewResponseController(w), seen: map[object.Key]seen{}}
 	tick := time.NewTicker(watchPause)
 	defer tick.Stop()
 	for {
@@ -234,12 +234,12 @@ func (s *Server) leave(c chan struct{}) {
 
 // watcher is one client that watches.
 type watcher struct {
-	server  *Server
-	query   query
-	out     io.Writer
-	control *http.ResponseController
-	seen    map[object.Key]seen
-	synced  bool
+	server    *Server
+	selection Selection
+	out       io.Writer
+	control   *http.ResponseController
+	seen      map[object.Key]seen
+	synced    bool
 }
 
 // seen is what a watcher was told about an object; unchanged objects keep
@@ -264,7 +264,7 @@ func (t *watcher) tell(v *View) error {
 	enc := json.NewEncoder(t.out)
 	for o := range v.Set.All {
 		key := object.KeyOf(o)
-		if !t.query.takes(key) {
+		if !t.selection.takes(key) {
 			continue
 		}
 		now := seen{object: o, status: v.status(key), round: round}
@@ -273,7 +273,7 @@ func (t *watcher) tell(v *View) error {
 		if known && old.object == now.object && old.status == now.status {
 			continue
 		}
-		it, err := t.server.item(v, o, findings[key], t.query.details)
+		it, err := t.server.item(v, o, findings[key], t.selection.Details)
 		if err != nil {
 			return err
 		}

@@ -152,9 +152,9 @@ func (a *app) report(err error) int {
 	}
 	f := a.classify(err)
 	c := a.colorsOf(a.stderr)
-	fmt.Fprintf(a.stderr, "%s %s\n", c.red("windrose:"), printable(f.err.Error()))
+	fmt.Fprintf(a.stderr, "%s %s\n", c.red("windrose:"), object.Printable(f.err.Error()))
 	if f.mend != "" {
-		fmt.Fprintf(a.stderr, "  %s\n", printable(f.mend))
+		fmt.Fprintf(a.stderr, "  %s\n", object.Printable(f.mend))
 	}
 	return f.code
 }
@@ -217,15 +217,4 @@ func (a *app) colorsOf(w io.Writer) colors {
 	}
 	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
 	return colors{on: err == nil}
-}
-
-// printable takes away what would command a terminal: names and messages come
-// from files that others wrote.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' && r != '\t' && r != '\n' || r >= 0x7f && r < 0xa0 {
-			return '?'
-		}
-		return r
-	}, s)
 }

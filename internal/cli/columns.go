@@ -19,6 +19,7 @@ import (
 
 	"windrose.dev/windrose/api/v1alpha1"
 	"windrose.dev/windrose/internal/admin"
+	"windrose.dev/windrose/internal/object"
 )
 
 // newObject makes an empty object of a kind, nil for an unknown one.
@@ -305,7 +306,7 @@ func (a *app) truth(s metav1.ConditionStatus) cell {
 		return cell{text: string(s), paint: a.colors.red}
 	case metav1.ConditionUnknown:
 	}
-	return cell{text: printable(string(s)), paint: a.colors.yellow}
+	return cell{text: object.Printable(string(s)), paint: a.colors.yellow}
 }
 
 // few shows the first n of a list.

@@ -80,7 +80,7 @@ func (a *app) describeItem(w io.Writer, it admin.Item) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(w, a.colors.bold(printable(it.Key.String())))
+	fmt.Fprintln(w, a.colors.bold(object.Printable(it.Key.String())))
 	facts := &table{indent: "  "}
 	fact := func(name, value string) {
 		if value != "" {
@@ -138,7 +138,7 @@ func (a *app) describeSpec(w io.Writer, it admin.Item) error {
 		return err
 	}
 	fmt.Fprintln(w, a.colors.bold(title))
-	_, err = io.WriteString(indented{w}, printable(string(data)))
+	_, err = io.WriteString(indented{w}, object.Printable(string(data)))
 	return err
 }
 
@@ -165,14 +165,14 @@ func (a *app) describeStatus(w io.Writer, it admin.Item, o metav1.Object) {
 			if p.status != nil {
 				conditions = p.status.Conditions
 			}
-			fmt.Fprintf(w, "  %s: %s\n", printable(p.name), a.verdict(p))
+			fmt.Fprintf(w, "  %s: %s\n", object.Printable(p.name), a.verdict(p))
 			a.conditions(w, "  ", "", conditions)
 		}
 	}
 	if ls := listenersOf(o); len(ls) > 0 {
 		fmt.Fprintln(w, a.colors.bold("Listeners"))
 		for _, l := range ls {
-			fmt.Fprintf(w, "  %s\n", printable(fmt.Sprintf("%s: %s %s, port %d, %d routes attached", l.name, l.protocol, l.host, l.port, l.attached)))
+			fmt.Fprintf(w, "  %s\n", object.Printable(fmt.Sprintf("%s: %s %s, port %d, %d routes attached", l.name, l.protocol, l.host, l.port, l.attached)))
 			a.conditions(w, "  ", "", l.conditions)
 		}
 	}
@@ -222,13 +222,13 @@ func (a *app) describeDetails(w io.Writer, it admin.Item) {
 			case list == "":
 				list = "<none>: no ready workload and no EndpointSlice"
 			}
-			fmt.Fprintf(w, "  %s\n", printable(e.Service+": "+list))
+			fmt.Fprintf(w, "  %s\n", object.Printable(e.Service+": "+list))
 		}
 	}
 	if len(it.Output) > 0 {
 		fmt.Fprintln(w, a.colors.bold("Output"))
 		for _, l := range it.Output {
-			fmt.Fprintf(w, "  %s %s  %s\n", l.Time.Local().Format("15:04:05"), l.Stream, printable(l.Text))
+			fmt.Fprintf(w, "  %s %s  %s\n", l.Time.Local().Format("15:04:05"), l.Stream, object.Printable(l.Text))
 		}
 	}
 }
@@ -254,9 +254,6 @@ func (i indented) Write(p []byte) (int, error) {
 // renderFindings writes findings for people.
 func (a *app) renderFindings(w io.Writer, c colors, all []object.Finding) {
 	for _, f := range all {
-		if f.Object.Kind == "Secret" {
-			f.Excerpt = "" // the line may be the secret
-		}
 		text := object.Render(f)
 		if c.on {
 			paint := c.yellow

@@ -4,6 +4,8 @@ import (
 	"io"
 	"strings"
 	"unicode/utf8"
+
+	"windrose.dev/windrose/internal/object"
 )
 
 // cell is one field of a table.
@@ -16,7 +18,7 @@ func plain(s string) cell {
 	if s == "" {
 		s = "<none>"
 	}
-	return cell{text: printable(strings.ReplaceAll(s, "\n", " "))}
+	return cell{text: object.Printable(strings.ReplaceAll(s, "\n", " "))}
 }
 
 // table has aligned columns. Widths are kept, so that rows that come later (of

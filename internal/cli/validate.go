@@ -41,11 +41,9 @@ func (a *app) validate(paths []string, output string) error {
 		a.renderFindings(a.stdout, a.colors, findings)
 	} else {
 		for i := range findings {
-			if findings[i].Object.Kind == "Secret" {
-				findings[i].Excerpt = ""
-			}
+			findings[i] = findings[i].Public()
 		}
-		if err := writeValue(a.stdout, output, map[string]any{"items": findings}); err != nil {
+		if err := writeValue(a.stdout, output, listOf(findings)); err != nil {
 			return err
 		}
 	}

@@ -174,17 +174,17 @@ func countGone(old, next map[object.Finding]struct{}) int {
 }
 
 func (p *pipeline) tellFinding(f object.Finding) {
-	if f.Object.Kind == "Secret" {
-		f.Excerpt = "" // the line may be the secret
-	}
 	if !p.node.cfg.JSON {
 		fmt.Fprint(p.node.cfg.Stderr, object.Render(f))
 		return
 	}
 	args := []any{"object", f.Object.String(), "field", f.Field, "place", f.Place.String(), "reason", f.Reason, "mend", f.Mend}
-	if f.Severity == object.Error {
+	switch f.Severity {
+	case object.Error:
 		p.log.Error(f.Message, args...)
-		return
+	case object.Warning:
+		p.log.Warn(f.Message, args...)
+	case object.Info:
+		p.log.Info(f.Message, args...)
 	}
-	p.log.Warn(f.Message, args...)
 }

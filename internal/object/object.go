@@ -101,6 +101,15 @@ type Finding struct {
 	Excerpt string `json:"excerpt,omitempty"`
 }
 
+// Public is the finding as anybody may see it: of a Secret without the line of
+// the file, which may be the secret.
+func (f Finding) Public() Finding {
+	if f.Object.Kind == "Secret" {
+		f.Excerpt = ""
+	}
+	return f
+}
+
 // Set is every object known at one moment. A Set and what it points at are
 // never changed; an object that did not change keeps its pointer from Set to
 // Set, which is what later steps compare.

@@ -128,6 +128,11 @@ func TestRender(t *testing.T) {
 		{"a place without line", object.Finding{Severity: object.Warning, Message: "so", Place: object.Place{File: "a.yaml"}}, "a.yaml: warning: so\n"},
 		{"a wide letter before the caret", object.Finding{Severity: object.Error, Message: "so", Excerpt: "é: x", Place: object.Place{File: "a", Line: 1, Column: 5}}, "a:1:5: error: so\n    é: x\n       ^\n"},
 		{"a terminal's command", object.Finding{Severity: object.Error, Message: "so", Excerpt: "a\x1b[2J", Place: object.Place{File: "a", Line: 1, Column: 1}}, "a:1:1: error: so\n    a?[2J\n    ^\n"},
+		{
+			"a line of a Secret",
+			object.Finding{Severity: object.Error, Object: object.Key{Kind: "Secret", Namespace: "a", Name: "b"}, Message: "so", Excerpt: "  key: hush", Place: object.Place{File: "a", Line: 1, Column: 3}},
+			"a:1:3: error: Secret a/b: so\n",
+		},
 		{"a column inside the indentation", object.Finding{Severity: object.Error, Message: "so", Excerpt: "    a", Place: object.Place{File: "a", Line: 1, Column: 3}}, "a:1:3: error: so\n      a\n    ^\n"},
 		{"a column behind the line", object.Finding{Severity: object.Error, Message: "so", Excerpt: "a", Place: object.Place{File: "a", Line: 1, Column: 300}}, "a:1:300: error: so\n    a\n"},
 	} {

@@ -14,8 +14,9 @@ import (
 //	  did you mean "PathPrefix"?
 //
 // It ends with a line feed. What is unknown (place, object, field, excerpt,
-// mend) is left out.
+// mend) is left out, and what is not Public.
 func Render(f Finding) string {
+	f = f.Public()
 	var b strings.Builder
 	if at := f.Place.String(); at != "" {
 		b.WriteString(at + ": ")
@@ -55,7 +56,7 @@ func renderExcerpt(b *strings.Builder, f Finding) {
 	}
 	line, at = line[indent:], at-indent
 	line = cut(line, max(excerptWidth, min(at+20, 4*excerptWidth)))
-	b.WriteString("    " + clean(line) + "\n")
+	b.WriteString("    " + Printable(line) + "\n")
 	if at < 0 || at > len(line) {
 		return
 	}
@@ -81,10 +82,11 @@ func cut(s string, n int) string {
 	return s[:n]
 }
 
-// clean takes away what would command a terminal.
-func clean(s string) string {
+// Printable takes away what would command a terminal: names, messages and lines
+// come from files that others wrote.
+func Printable(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' && r != '\t' || r == 0x7f || r >= 0x80 && r < 0xa0 {
+		if r < ' ' && r != '\t' && r != '\n' || r >= 0x7f && r < 0xa0 {
 			return '?'
 		}
 		return r
