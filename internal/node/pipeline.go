@@ -142,7 +142,7 @@ func (p *pipeline) peer(peer feed.Peer, err error) {
 	}
 	p.mu.Unlock()
 	if err != nil {
-		p.log.Debug("a data plane has left the plan stream", "node", peer.Node, "err", err)
+		p.log.Debug("a data plane has left the plan stream", "node", peer.Node, "error", err)
 	}
 	signal(p.news)
 }
@@ -250,7 +250,7 @@ func drainTimeout(parts []*plan.Part) time.Duration {
 			return part.Settings.DrainTimeout
 		}
 	}
-	return 30 * time.Second
+	return plan.DefaultSettings().DrainTimeout
 }
 
 // locate gives findings their places. Reading files is slow, so what is known
@@ -300,7 +300,7 @@ func (p *pipeline) show(w word) {
 		ack.Problems = append(ack.Problems, s)
 	}
 	if w.ack.Refused != "" {
-		p.log.Error("the data plane does not take the plan", "version", w.ack.Version, "err", w.ack.Refused)
+		p.log.Error("the data plane does not take the plan", "version", w.ack.Version, "error", w.ack.Refused)
 		ack.Version = 0
 	}
 	statuses := p.tracker.Update(p.result.Statuses, p.version, ack)

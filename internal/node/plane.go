@@ -47,7 +47,7 @@ type plane struct {
 
 func newPlane(cfg Config, st *state, log *slog.Logger) *plane {
 	p := &plane{cfg: cfg, state: st, log: log, as: planeUser()}
-	p.drain.Store(int64(30 * time.Second))
+	p.drain.Store(int64(drainTimeout(nil)))
 	return p
 }
 
@@ -73,7 +73,7 @@ func (p *plane) run(ctx context.Context) error {
 	current, err := p.first(ctx)
 	for {
 		if err != nil {
-			p.log.Error("the data plane does not start", "err", err, "retry", pause)
+			p.log.Error("the data plane does not start", "error", err, "retry", pause)
 		} else {
 			began := time.Now()
 			p.is(current.PID)
@@ -160,7 +160,7 @@ func (p *plane) start(extra ...string) (*process, error) {
 	next, err := spawn(args, p.as, folders, p.cfg.Stdout, p.cfg.Stderr)
 	if p.as.drop && (errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)) {
 		p.log.Warn("the data plane keeps root's rights: it cannot run as an unprivileged user",
-			"err", err, "mend", "let others execute the windrose program, and run windrose with CAP_SETUID, CAP_SETGID and CAP_NET_BIND_SERVICE")
+			"error", err, "mend", "let others execute the windrose program, and run windrose with CAP_SETUID, CAP_SETGID and CAP_NET_BIND_SERVICE")
 		next, err = spawn(args, user{}, folders, p.cfg.Stdout, p.cfg.Stderr)
 	}
 	if err != nil {
@@ -169,7 +169,7 @@ func (p *plane) start(extra ...string) (*process, error) {
 	next.Args = p.args()
 	p.log.Info("data plane started", "pid", next.PID)
 	if err := p.state.remember(next.identity); err != nil {
-		p.log.Warn("the next start will not know this data plane", "err", err)
+		p.log.Warn("the next start will not know this data plane", "error", err)
 	}
 	return next, nil
 }

@@ -23,9 +23,9 @@ const (
 
 // Line is one line that a process wrote.
 type Line struct {
-	Time   time.Time `json:"time"`
-	Stream string    `json:"stream"` // stdout or stderr
-	Text   string    `json:"text"`
+	Time   time.Time
+	Stream string // stdout or stderr
+	Text   string
 }
 
 // output takes what the processes of one workload write. It never makes a

@@ -85,7 +85,7 @@ func (e *Engine) start(name object.Name, t *target) (*process, error) {
 	}
 	p := &process{pid: cmd.Process.Pid, cmd: cmd, started: time.Now(), exited: make(chan struct{})}
 	if err := e.ledger.add(p.pid); err != nil {
-		e.log.Warn("the process is not remembered for the next start", "workload", name.String(), "err", err)
+		e.log.Warn("the process is not remembered for the next start", "workload", name.String(), "error", err)
 	}
 	go func() {
 		defer close(p.exited)

@@ -129,7 +129,7 @@ func (u *unit) start(ctx context.Context) {
 	if err != nil {
 		pause := u.backoff.next(0)
 		u.retry.Reset(pause)
-		u.log.Warn("workload does not start", "err", err, "retry", round(pause))
+		u.log.Warn("workload does not start", "error", err, "retry", round(pause))
 		u.report(metav1.ConditionFalse, ReasonStartFailed,
 			fmt.Sprintf("%v; windrose tries again in %v; correct spec.command or spec.workingDirectory", err, round(pause)))
 		return
@@ -173,7 +173,7 @@ func (u *unit) stop(ctx context.Context) {
 		patience = time.Duration(*s) * time.Second
 	}
 	if err := u.proc.stop(patience, u.engine.kill); err != nil {
-		u.log.Error("workload cannot be stopped", "pid", u.proc.pid, "err", err)
+		u.log.Error("workload cannot be stopped", "pid", u.proc.pid, "error", err)
 	} else {
 		u.log.Info("workload stopped", "pid", u.proc.pid, "how", u.proc.how())
 	}
@@ -221,7 +221,7 @@ func (u *unit) judge(v verdict) {
 	case v.ready:
 		u.report(metav1.ConditionTrue, ReasonRunning, v.message)
 	case v.wasReady:
-		u.log.Warn("workload is not ready any more", "err", v.message)
+		u.log.Warn("workload is not ready any more", "error", v.message)
 		u.report(metav1.ConditionFalse, ReasonProbeFailed, v.message)
 	default:
 		u.report(metav1.ConditionFalse, ReasonStarting, v.message)
