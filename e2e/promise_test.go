@@ -19,28 +19,44 @@ type promise struct {
 	https, ca string
 }
 
-func newPromise(t *testing.T) *promise {
+// copyDemo makes a tree that has the demo at the place where the README's lines
+// look for it, with what make up makes.
+func copyDemo(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	demoDir := filepath.Join(dir, "examples", "pingdo")
-	if err := os.CopyFS(demoDir, os.DirFS("../examples/pingdo")); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.CopyFS(demoDir, os.DirFS("../examples/pingdo")))
 	// What make up made here stays here.
-	if err := os.RemoveAll(filepath.Join(demoDir, "local")); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.RemoveAll(filepath.Join(demoDir, "local")))
 	if out, err := exec.Command("go", "run", "../examples/pingdo/certs", filepath.Join(demoDir, "local")).CombinedOutput(); err != nil {
 		t.Fatalf("make certificates: %v\n%s", err, out)
 	}
+	must(t, os.Mkdir(filepath.Join(dir, "bin"), 0o755))
+	must(t, os.Symlink(demoBackend(t), filepath.Join(dir, "bin", "pingdo-backend")))
+	must(t, os.Symlink(binary, filepath.Join(dir, "bin", "windrose")))
+	return dir
+}
+
+// demoWindrose is set up as tools/up does it.
+func demoWindrose(t *testing.T, dir, platform string) *windrose {
+	t.Helper()
+	demoDir := filepath.Join(dir, "examples", "pingdo")
+	w := newWindrose(t, nil)
+	w.config, w.state, w.dir = filepath.Join(demoDir, platform), filepath.Join(demoDir, "local", "state"), dir
+	w.more = []string{"--config", demoDir + "/routes", "--config", demoDir + "/services", "--config", demoDir + "/local/tls"}
+	return w
+}
+
+func newPromise(t *testing.T) *promise {
+	t.Helper()
+	dir := copyDemo(t)
+	demoDir := filepath.Join(dir, "examples", "pingdo")
 	p := &promise{ca: filepath.Join(demoDir, "local", "ca.crt"), https: fmt.Sprint(freePort(t))}
 	p.move(t, demoDir, "platform-high-ports/gateway.yaml", "8443", p.https, "8080", fmt.Sprint(freePort(t)))
 	for name, port := range map[string]string{"api": "9101", "app": "9102"} {
-		p.move(t, demoDir, "services/"+name+".yaml", port, fmt.Sprint(freePort(t)), "bin/pingdo-backend", demoBackend(t))
+		p.move(t, demoDir, "services/"+name+".yaml", port, fmt.Sprint(freePort(t)))
 	}
-	p.windrose = newWindrose(t, nil)
-	p.config, p.state, p.dir = filepath.Join(demoDir, "platform-high-ports"), filepath.Join(demoDir, "local", "state"), dir
-	p.more = []string{"--config", demoDir + "/routes", "--config", demoDir + "/services", "--config", demoDir + "/local/tls"}
+	p.windrose = demoWindrose(t, dir, "platform-high-ports")
 	return p
 }
 
