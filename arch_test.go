@@ -30,6 +30,7 @@ var imports = map[string][]string{
 	"internal/memory": {},
 	"internal/plan":   {},
 	"internal/record": {},
+	"internal/sniff":  {},
 
 	// Configuration.
 	"internal/object":    {"api/v1alpha1"},
@@ -45,7 +46,7 @@ var imports = map[string][]string{
 	// Data plane.
 	"internal/upstream":  {"internal/plan"},
 	"internal/telemetry": {"internal/record"},
-	"internal/proxy":     {"internal/h1", "internal/loop", "internal/plan", "internal/record", "internal/telemetry", "internal/upstream"},
+	"internal/proxy":     {"internal/h1", "internal/loop", "internal/plan", "internal/record", "internal/sniff", "internal/telemetry", "internal/upstream"},
 	"internal/dataplane": {"internal/feed", "internal/memory", "internal/plan", "internal/proxy", "internal/telemetry", "internal/upstream"},
 
 	// Wiring and surface.
@@ -69,12 +70,12 @@ var imports = map[string][]string{
 }
 
 // pure packages give the same answer anywhere and at any time.
-var pure = []string{"internal/plan", "internal/translate", "internal/h1"}
+var pure = []string{"internal/plan", "internal/translate", "internal/h1", "internal/sniff"}
 
 // dataPlane packages make up the data-plane process.
 var dataPlane = []string{
 	"internal/dataplane", "internal/feed", "internal/h1", "internal/loop", "internal/memory", "internal/plan",
-	"internal/proxy", "internal/record", "internal/telemetry", "internal/upstream",
+	"internal/proxy", "internal/record", "internal/sniff", "internal/telemetry", "internal/upstream",
 }
 
 // pkg is what `go list -json` says about a package.
