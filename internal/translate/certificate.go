@@ -217,7 +217,7 @@ func parsePrivate(der []byte) crypto.Signer {
 }
 
 // fits says whether a certificate with these names is right for a host name.
-func fits(names []string, host string) bool { return host == "" || named(names, host) }
+func fits(names []string, host string) bool { return host == "" || hasName(names, host) }
 
 // placeholder gives the self-signed certificate of a listener without a
 // usable Secret; it stays the same from run to run.

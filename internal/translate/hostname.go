@@ -30,9 +30,9 @@ func covers(a, b string) bool {
 	return strings.HasSuffix(strings.TrimPrefix(b, "*"), suffix) && len(b) > len(suffix)
 }
 
-// named says whether names have a host. A wildcard among them stands for one
+// hasName says whether names have a host. A wildcard among them stands for one
 // label, as it does in certificates and in Ingress.
-func named(names []string, host string) bool {
+func hasName(names []string, host string) bool {
 	_, parent, dotted := strings.Cut(host, ".")
 	return slices.Contains(names, host) || dotted && slices.Contains(names, "*."+parent)
 }

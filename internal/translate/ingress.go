@@ -390,7 +390,7 @@ func (c *compiler) ingressTLS(o *networkingv1.Ingress, made *compiled) func(host
 		}
 	}
 	return func(host string) bool {
-		return all || named(hosts, host)
+		return all || hasName(hosts, host)
 	}
 }
 
