@@ -161,6 +161,10 @@ func (c *client) gone() bool {
 // drained is called when what was written is sent; it says whether the
 // connection goes on.
 func (c *client) drained() bool {
+	if c.phase == idle || c.phase == reading {
+		c.resume() // requests waited for the client to take its answers
+		return true
+	}
 	switch c.phase {
 	case flushing:
 		c.linger()
@@ -189,7 +193,7 @@ func (c *client) read() {
 		c.process(c.in)
 	}
 	for range turnReads {
-		if (c.phase != idle && c.phase != reading) || (c.in != nil && c.seen < len(c.in)) {
+		if (c.phase != idle && c.phase != reading) || (c.in != nil && c.seen < len(c.in)) || c.blocked() {
 			return // somebody else reads; or requests wait for the next turn
 		}
 		n, err := c.conn.Read(c.w.loop.In)
@@ -217,6 +221,11 @@ func (c *client) process(p []byte) {
 	for range turnRequests {
 		if len(p) == 0 {
 			c.rest(nil)
+			return
+		}
+		if c.blocked() {
+			// Who sends requests and reads no answers would have them all kept.
+			c.rest(p)
 			return
 		}
 		if c.phase == idle {

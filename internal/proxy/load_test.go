@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -346,4 +347,39 @@ func (s *slow) Read(p []byte) (int, error) {
 func pause(d time.Duration) {
 	t := time.NewTimer(d)
 	<-t.C
+}
+
+// A client that sends requests and reads no answers is not read any more: its
+// answers must not pile up. When it reads, all are there.
+func TestAnswersThatNobodyReadsDoNotPileUp(t *testing.T) {
+	r := all()
+	r.Filters = []plan.Filter{{Redirect: &plan.Redirect{Scheme: "https", Status: 302}}}
+	g := start(t, 1, route("r", r))
+	p := g.dial()
+	tcp := p.Conn.(*net.TCPConn)
+	_ = tcp.SetReadBuffer(64 << 10)
+	_ = tcp.SetWriteBuffer(64 << 10)
+	request := "GET /" + strings.Repeat("a", 7<<10) + " HTTP/1.1\r\nhost: x\r\n\r\n"
+	const most = 8000 // more than 56 MiB of answers
+	whole := 0
+	for ; whole < most; whole++ {
+		_ = p.SetWriteDeadline(time.Now().Add(time.Second))
+		if n, err := io.WriteString(p, request); err != nil {
+			if !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Fatal(err)
+			}
+			_ = p.SetWriteDeadline(time.Now().Add(patience))
+			go io.WriteString(p, request[n:])
+			whole++
+			break
+		}
+	}
+	if whole == most {
+		t.Fatalf("%d requests were read although no answer was", whole)
+	}
+	for i := range whole {
+		if resp, _ := p.answer("GET"); resp.StatusCode != 302 {
+			t.Fatalf("answer %d of %d: status %d", i, whole, resp.StatusCode)
+		}
+	}
 }
