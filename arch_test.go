@@ -44,6 +44,7 @@ var imports = map[string][]string{
 	"internal/feed": {"internal/plan"},
 
 	// Data plane.
+	"internal/h2":        {"internal/h1"},
 	"internal/upstream":  {"internal/plan"},
 	"internal/telemetry": {"internal/record"},
 	"internal/proxy":     {"internal/h1", "internal/loop", "internal/plan", "internal/record", "internal/sniff", "internal/telemetry", "internal/upstream"},
@@ -70,11 +71,11 @@ var imports = map[string][]string{
 }
 
 // pure packages give the same answer anywhere and at any time.
-var pure = []string{"internal/plan", "internal/translate", "internal/h1", "internal/sniff"}
+var pure = []string{"internal/plan", "internal/translate", "internal/h1", "internal/h2", "internal/sniff"}
 
 // dataPlane packages make up the data-plane process.
 var dataPlane = []string{
-	"internal/dataplane", "internal/feed", "internal/h1", "internal/loop", "internal/memory", "internal/plan",
+	"internal/dataplane", "internal/feed", "internal/h1", "internal/h2", "internal/loop", "internal/memory", "internal/plan",
 	"internal/proxy", "internal/record", "internal/sniff", "internal/telemetry", "internal/upstream",
 }
 

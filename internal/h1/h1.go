@@ -18,6 +18,9 @@ type Field struct {
 	// Known classifies the name once, at parse time, so that later steps need no
 	// comparison of names.
 	Known Known
+	// Sensitive says that the sender wants the field in no compression table
+	// (RFC 7541 7.1.3). HTTP/1 cannot say it.
+	Sensitive bool
 }
 
 // Known is a header that windrose itself looks at.
