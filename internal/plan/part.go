@@ -169,6 +169,9 @@ type Attachment struct {
 // Rule says which requests it takes and what becomes of them.
 type Rule struct {
 	Name string `json:"name,omitempty"` // as the user named it; may be empty
+	// GRPC says that the rule takes gRPC requests, which want a fault told as a
+	// gRPC status.
+	GRPC bool `json:"grpc,omitempty"`
 	// Matches are alternatives; translation never leaves it empty.
 	Matches  []Match   `json:"matches"`
 	Filters  []Filter  `json:"filters,omitempty"`
@@ -279,7 +282,9 @@ const (
 	RoundRobin   Balance = "round-robin"
 )
 
-// Service is one port of a Service. Its key's name is "NAMESPACE/NAME:PORT".
+// Service is one port of a Service. Its key's name is "NAMESPACE/NAME:PORT",
+// with "/tcp", "/udp" or "/h2c" after it where a route asks for that and the
+// port itself does not say so: an HTTPRoute and a TCPRoute may send to one port.
 type Service struct {
 	Protocol  Protocol   `json:"protocol"`
 	Balance   Balance    `json:"balance,omitempty"` // empty: LeastRequest

@@ -22,6 +22,7 @@ type BoundRule struct {
 	Index     int    // in its route
 	Name      string // as the user named it; may be empty
 	RouteName string
+	GRPC      bool // wants a fault told as a gRPC status
 	// Slot is dense and belongs to the route's key and Index as long as both
 	// live: counters and the position of the split are kept under it.
 	Slot     int
@@ -222,7 +223,7 @@ func (b *Builder) compileRules(route *BoundRoute, old *BoundRoute) {
 	for i := range route.Rules {
 		from := &part.Rules[i]
 		rule := BoundRule{
-			Index: i, Name: from.Name, RouteName: route.Name,
+			Index: i, Name: from.Name, RouteName: route.Name, GRPC: from.GRPC,
 			Timeouts: from.Timeouts, Broken: from.Broken,
 		}
 		if old != nil && i < len(old.Rules) {

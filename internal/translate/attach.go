@@ -73,6 +73,7 @@ type compiler struct {
 	in       inputs
 	findings []object.Finding
 	services []servicePort // that the object sends requests to
+	opaque   bool          // it is attached where TLS is left to the service
 	resolved verdict       // the first reference that did not resolve
 	invalid  verdict       // the first rule that cannot be carried out
 	broken   []string      // names of such rules
@@ -149,7 +150,7 @@ func (c *compiler) follow(i int, ref *gatewayv1.ParentReference, hostnames []gat
 		c.find(object.Error, field(""), a.accepted.reason, a.accepted.message, mend)
 		return a
 	}
-	if c.key.Kind == "HTTPRoute" && !slices.ContainsFunc(a.listeners, (*listener).serves) {
+	if c.t.carried.kind(c.key.Kind) && !slices.ContainsFunc(a.listeners, (*listener).serves) {
 		l := a.listeners[0]
 		c.find(object.Warning, field(""), reasonNotServing, fmt.Sprintf("the route is attached, but takes no requests: listener %s of %s does not serve: %s", l.spec.Name, key, l.why()), "")
 	}

@@ -3,7 +3,6 @@ package translate
 import (
 	"cmp"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -14,14 +13,28 @@ import (
 	"windrose.dev/windrose/internal/plan"
 )
 
-// servicePort is a port of a Service by its number.
+// servicePort is a port of a Service by its number, and what is spoken there: ""
+// for what the port itself says.
 type servicePort struct {
 	name object.Name
 	port int32
+	as   plan.Protocol
 }
 
 func (s servicePort) String() string {
-	return s.name.Namespace + "/" + s.name.Name + ":" + strconv.Itoa(int(s.port))
+	text := s.name.Namespace + "/" + s.name.Name + ":" + strconv.Itoa(int(s.port))
+	if s.as != "" {
+		text += "/" + string(s.as)
+	}
+	return text
+}
+
+// transport is the protocol of the Service's port.
+func (s servicePort) transport() corev1.Protocol {
+	if s.as == plan.UDP {
+		return corev1.ProtocolUDP
+	}
+	return corev1.ProtocolTCP
 }
 
 // resolve follows a reference to a backend. Its verdict is the reason that
@@ -59,65 +72,95 @@ func (c *compiler) resolve(ref *gatewayv1.BackendObjectReference, field func() s
 	if ref.Port == nil {
 		return refuse(gatewayv1.RouteReasonBackendNotFound, ".port", "the reference to Service "+name.String()+" names no port", portsOf(svc))
 	}
-	if v, mend := c.t.speaks(svc, *ref.Port, c.key.Kind); !v.ok() {
+	as, v, mend := c.t.speaks(svc, *ref.Port, c.key.Kind)
+	if v.ok() && as != plan.UDP && !c.opaque {
+		v = c.t.policyVerdict(svc, servicePort{name, *ref.Port, as})
+	}
+	if !v.ok() {
 		return refuse(gatewayv1.RouteConditionReason(v.reason), ".port", v.message, mend)
 	}
-	return servicePort{name, *ref.Port}, verdict{}
+	return servicePort{name, *ref.Port, as}, verdict{}
 }
 
-// speaks says whether a kind of route can send to a port of a Service.
-func (t *Translator) speaks(svc *corev1.Service, number int32, kind string) (verdict, string) {
+// speaks says whether a kind of route can send to a port of a Service, and what
+// it speaks there.
+func (t *Translator) speaks(svc *corev1.Service, number int32, kind string) (plan.Protocol, verdict, string) {
 	name := object.NameOf(svc)
-	if !isPort(number) {
-		return verdict{string(gatewayv1.RouteReasonBackendNotFound), fmt.Sprintf("%d is not a port", number)}, portsOf(svc)
+	refuse := func(reason gatewayv1.RouteConditionReason, mend, format string, args ...any) (plan.Protocol, verdict, string) {
+		return "", verdict{string(reason), fmt.Sprintf(format, args...)}, mend
 	}
-	port := portOf(svc, number)
+	if !isPort(number) {
+		return refuse(gatewayv1.RouteReasonBackendNotFound, portsOf(svc), "%d is not a port", number)
+	}
+	to := servicePort{name: name, port: number, as: spokenBy(kind)}
+	port := portOf(svc, to)
 	if port == nil {
 		if svc.Spec.Type == corev1.ServiceTypeExternalName && len(svc.Spec.Ports) == 0 {
-			return t.policyVerdict(name, ""), ""
+			return to.as, verdict{}, ""
 		}
-		return verdict{string(gatewayv1.RouteReasonBackendNotFound), fmt.Sprintf("Service %s has no port %d", name, number)}, portsOf(svc)
+		return refuse(gatewayv1.RouteReasonBackendNotFound, portsOf(svc), "Service %s has no port %d", name, number)
 	}
-	unsupported := string(gatewayv1.RouteReasonUnsupportedProtocol)
-	wants := corev1.ProtocolTCP
-	if kind == "UDPRoute" {
-		wants = corev1.ProtocolUDP
+	unsupported := gatewayv1.RouteReasonUnsupportedProtocol
+	if protocol := cmp.Or(port.Protocol, corev1.ProtocolTCP); protocol != to.transport() {
+		return refuse(unsupported, "", "port %d of Service %s is for protocol %s, and %s needs %s", number, name, protocol, kind, to.transport())
 	}
-	if protocol := cmp.Or(port.Protocol, corev1.ProtocolTCP); protocol != wants {
-		return verdict{unsupported, fmt.Sprintf("port %d of Service %s is for protocol %s, and %s needs %s", number, name, protocol, kind, wants)}, ""
+	if port.AppProtocol == nil || to.as == plan.TCP || to.as == plan.UDP {
+		return to.as, verdict{}, ""
 	}
-	if port.AppProtocol != nil && kind != "TCPRoute" && kind != "UDPRoute" && kind != "TLSRoute" {
-		if why := appProtocol(*port.AppProtocol); why != "" {
-			return verdict{unsupported, fmt.Sprintf("port %d of Service %s: %s", number, name, why)}, ""
-		}
+	says, why := appProtocol(*port.AppProtocol)
+	switch {
+	case says == plan.H2C && !t.carried.H2C:
+		why = "appProtocol " + *port.AppProtocol + " is HTTP/2, which windrose does not carry to backends yet"
+	case says == plan.HTTP && to.as == plan.H2C:
+		why = "appProtocol " + *port.AppProtocol + " is HTTP/1, and " + kind + " needs HTTP/2"
 	}
-	return t.policyVerdict(name, port.Name), ""
+	if why != "" {
+		return refuse(unsupported, "", "port %d of Service %s: %s", number, name, why)
+	}
+	if says == plan.H2C {
+		return "", verdict{}, "" // as the port says
+	}
+	return to.as, verdict{}, ""
 }
 
-// appProtocol says why a port with an application protocol cannot be served.
-func appProtocol(name string) string {
-	switch strings.ToLower(name) {
-	case "", "http", "kubernetes.io/ws", "ws", "http1", "http/1.1":
-		return ""
-	case "kubernetes.io/h2c", "h2c", "http2", "grpc":
-		return "appProtocol " + name + " is HTTP/2, which windrose does not carry to backends yet"
-	case "https", "kubernetes.io/wss", "wss", "tls", "grpcs":
-		return "appProtocol " + name + " is TLS, which windrose does not carry to backends yet"
+// spokenBy is what a kind of route speaks to a port that says nothing itself.
+func spokenBy(kind string) plan.Protocol {
+	switch kind {
+	case "GRPCRoute":
+		return plan.H2C
+	case "TLSRoute", "TCPRoute":
+		return plan.TCP
+	case "UDPRoute":
+		return plan.UDP
 	}
-	return "windrose does not know appProtocol " + name
+	return ""
+}
+
+// appProtocol is what an application protocol stands for, "" if it says
+// nothing, or why a port that has it cannot be served.
+func appProtocol(name string) (says plan.Protocol, why string) {
+	switch strings.ToLower(name) {
+	case "":
+		return "", ""
+	case "http", "kubernetes.io/ws", "ws", "http1", "http/1.1":
+		return plan.HTTP, ""
+	case "kubernetes.io/h2c", "h2c", "http2", "grpc":
+		return plan.H2C, ""
+	case "https", "kubernetes.io/wss", "wss", "tls", "grpcs":
+		return "", "appProtocol " + name + " is TLS, which windrose does not carry to backends yet"
+	}
+	return "", "windrose does not know appProtocol " + name
 }
 
 func isPort(number int32) bool { return number > 0 && number <= 65535 }
 
-func portOf(svc *corev1.Service, number int32) *corev1.ServicePort {
+// portOf finds the port of a Service. One number can stand for TCP and for UDP;
+// if there is only the other of the two, it is given.
+func portOf(svc *corev1.Service, to servicePort) *corev1.ServicePort {
 	var found *corev1.ServicePort
 	for i := range svc.Spec.Ports {
 		p := &svc.Spec.Ports[i]
-		if p.Port != number {
-			continue
-		}
-		// One number can stand for TCP and for UDP.
-		if found == nil || p.Protocol == "" || p.Protocol == corev1.ProtocolTCP {
+		if p.Port == to.port && (found == nil || cmp.Or(p.Protocol, corev1.ProtocolTCP) == to.transport()) {
 			found = p
 		}
 	}
@@ -138,7 +181,7 @@ func portsOf(svc *corev1.Service) string {
 	return "its ports are " + listOr(names, "none")
 }
 
-// backend compiles a backend of an HTTPRoute. The verdict is on its filters; a
+// backend compiles a backend of an HTTPRoute or a GRPCRoute. The verdict is on its filters; a
 // reference that does not resolve is noted as such.
 func (c *compiler) backend(rule, i int, ref *gatewayv1.HTTPBackendRef) (plan.Backend, verdict) {
 	b := plan.Backend{Weight: 1}
@@ -149,7 +192,7 @@ func (c *compiler) backend(rule, i int, ref *gatewayv1.HTTPBackendRef) (plan.Bac
 	target, v := c.resolve(&ref.BackendObjectReference, field)
 	if !v.ok() {
 		c.unresolved(v)
-		b.Broken = &plan.Broken{Status: statusBroken, Reason: v.message}
+		b.Broken = &plan.Broken{Status: c.unresolvedStatus(), Reason: v.message}
 		return b, verdict{}
 	}
 	filters, v := c.filters(ref.Filters, place{field: field, backend: true})
@@ -158,8 +201,6 @@ func (c *compiler) backend(rule, i int, ref *gatewayv1.HTTPBackendRef) (plan.Bac
 		return b, v
 	}
 	b.Service, b.Filters = target.String(), filters
-	if !slices.Contains(c.services, target) {
-		c.services = append(c.services, target)
-	}
+	c.send(target)
 	return b, verdict{}
 }

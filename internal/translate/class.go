@@ -15,39 +15,6 @@ import (
 	"windrose.dev/windrose/internal/plan"
 )
 
-// supportedFeatures are the features of Gateway API that windrose carries, in
-// alphabetical order.
-var supportedFeatures = []gatewayv1.FeatureName{
-	"Gateway",
-	"GatewayAddressEmpty",
-	"GatewayHTTPListenerIsolation",
-	"GatewayHTTPSListenerDetectMisdirectedRequests",
-	"GatewayPort8080",
-	"GatewayRouteHostnameIntersectionPrecedence",
-	"GatewayStaticAddresses",
-	"HTTPRoute",
-	"HTTPRoute303RedirectStatusCode",
-	"HTTPRoute307RedirectStatusCode",
-	"HTTPRoute308RedirectStatusCode",
-	"HTTPRouteBackendProtocolWebSocket",
-	"HTTPRouteBackendRequestHeaderModification",
-	"HTTPRouteBackendTimeout",
-	"HTTPRouteBackendURLRewrite",
-	"HTTPRouteHostRewrite",
-	"HTTPRouteMethodMatching",
-	"HTTPRouteNamedRouteRule",
-	"HTTPRouteParentRefPort",
-	"HTTPRoutePathRedirect",
-	"HTTPRoutePathRewrite",
-	"HTTPRoutePortRedirect",
-	"HTTPRouteQueryParamMatching",
-	"HTTPRouteRequestTimeout",
-	"HTTPRouteResponseHeaderModification",
-	"HTTPRouteSchemeRedirect",
-	"ListenerSet",
-	"ReferenceGrant",
-}
-
 // readClasses gives the classes of windrose with the verdict on their
 // parameters, and makes the settings.
 func (g *gateways) readClasses(t *Translator) map[string]verdict {
@@ -76,7 +43,7 @@ func (g *gateways) readClasses(t *Translator) map[string]verdict {
 		if made != nil && settings == nil {
 			settings, from = made, class.Name
 		}
-		status := showClass(key, class, v)
+		status := t.showClass(key, class, v)
 		if was := old[key]; was != nil && reflect.DeepEqual(was, status) {
 			status = was
 		}
@@ -86,12 +53,12 @@ func (g *gateways) readClasses(t *Translator) map[string]verdict {
 	return managed
 }
 
-func showClass(key object.Key, class *gatewayv1.GatewayClass, v verdict) *object.Status {
+func (t *Translator) showClass(key object.Key, class *gatewayv1.GatewayClass, v verdict) *object.Status {
 	status := &gatewayv1.GatewayClassStatus{Conditions: []metav1.Condition{
 		conclude(string(gatewayv1.GatewayClassConditionStatusAccepted), v, "accepted", class.Generation),
 		condition(string(gatewayv1.GatewayClassConditionStatusSupportedVersion), true, string(gatewayv1.GatewayClassReasonSupportedVersion), "Gateway API v1.7", class.Generation),
 	}}
-	for _, f := range supportedFeatures {
+	for _, f := range t.carried.features() {
 		status.SupportedFeatures = append(status.SupportedFeatures, gatewayv1.SupportedFeature{Name: f})
 	}
 	return &object.Status{Object: key, Generation: class.Generation, GatewayClass: status}

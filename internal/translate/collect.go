@@ -1,6 +1,8 @@
 package translate
 
 import (
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
 	"windrose.dev/windrose/internal/plan"
 )
 
@@ -54,9 +56,8 @@ func (g *gateways) makeListeners(t *Translator) {
 // part makes the part of a listener. The listener that Ingresses share has
 // their certificates as well.
 func (l *listener) part(t *Translator) *plan.Part {
-	made := &plan.Listener{Sockets: l.sockets, Protocol: plan.HTTP, Hostname: l.hostname}
+	made := &plan.Listener{Sockets: l.sockets, Protocol: protocolOf(l.spec.Protocol), Hostname: l.hostname, Passthrough: l.passthrough}
 	if l.secure() {
-		made.Protocol = plan.HTTPS
 		for _, c := range l.certs {
 			made.Certificates = append(made.Certificates, c.part.Key.Name)
 		}
@@ -70,4 +71,18 @@ func (l *listener) part(t *Translator) *plan.Part {
 		}
 	}
 	return &plan.Part{Key: plan.Key{Kind: plan.KindListener, Name: l.key}, Listener: made}
+}
+
+func protocolOf(p gatewayv1.ProtocolType) plan.Protocol {
+	switch p {
+	case gatewayv1.HTTPSProtocolType:
+		return plan.HTTPS
+	case gatewayv1.TLSProtocolType:
+		return plan.TLS
+	case gatewayv1.TCPProtocolType:
+		return plan.TCP
+	case gatewayv1.UDPProtocolType:
+		return plan.UDP
+	}
+	return plan.HTTP
 }

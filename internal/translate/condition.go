@@ -29,6 +29,10 @@ const (
 // it.
 const statusBroken = 500
 
+// statusUnavailable answers gRPC requests to a backend that does not resolve:
+// the API wants the status UNAVAILABLE there, which is 503 in HTTP.
+const statusUnavailable = 503
+
 // condition makes a condition without a transition time.
 func condition(kind string, ok bool, reason, message string, generation int64) metav1.Condition {
 	status := metav1.ConditionFalse

@@ -16,8 +16,22 @@ import (
 
 // claim is a socket with the listeners that stand on it.
 type claim struct {
-	protocol gatewayv1.ProtocolType
-	hosts    map[string]*listener // by host name
+	protocol gatewayv1.ProtocolType // of the first of them
+	hosts    map[string]*listener   // by host name
+}
+
+// family names the protocols that can share a socket: HTTPS and TLS are told
+// apart by the server name of the handshake.
+func family(p gatewayv1.ProtocolType) gatewayv1.ProtocolType {
+	if p == gatewayv1.TLSProtocolType {
+		return gatewayv1.HTTPSProtocolType
+	}
+	return p
+}
+
+// tellsHosts says whether a protocol tells its clients apart by host name.
+func tellsHosts(p gatewayv1.ProtocolType) bool {
+	return p != gatewayv1.TCPProtocolType && p != gatewayv1.UDPProtocolType
 }
 
 // claim gives the listeners of an object their sockets, unless an object of
@@ -49,19 +63,34 @@ func (g *gateways) claim(p *parent) {
 func (g *gateways) conflictsWithin(p *parent) {
 	for i, a := range p.listeners {
 		for _, b := range p.listeners[i+1:] {
-			if a.spec.Port != b.spec.Port || !a.accepted.ok() || !b.accepted.ok() {
+			if !a.accepted.ok() || !b.accepted.ok() {
 				continue
 			}
-			switch {
-			case a.spec.Protocol != b.spec.Protocol:
-				conflict(a, gatewayv1.ListenerReasonProtocolConflict, "listener "+string(b.spec.Name)+" has the same port and another protocol")
-				conflict(b, gatewayv1.ListenerReasonProtocolConflict, "listener "+string(a.spec.Name)+" has the same port and another protocol")
-			case a.hostname == b.hostname:
-				conflict(a, gatewayv1.ListenerReasonHostnameConflict, "listener "+string(b.spec.Name)+" has the same port and the same host name")
-				conflict(b, gatewayv1.ListenerReasonHostnameConflict, "listener "+string(a.spec.Name)+" has the same port and the same host name")
+			if reason, what := clash(a, b); reason != "" {
+				conflict(a, reason, "listener "+string(b.spec.Name)+" has "+what)
+				conflict(b, reason, "listener "+string(a.spec.Name)+" has "+what)
 			}
 		}
 	}
+}
+
+// clash says why two listeners of one object cannot be told apart; the reason is
+// "" if they can. TCP and UDP have ports of their own.
+func clash(a, b *listener) (reason gatewayv1.ListenerConditionReason, what string) {
+	one, other := a.spec.Protocol, b.spec.Protocol
+	switch udp := gatewayv1.UDPProtocolType; {
+	case a.spec.Port != b.spec.Port, (one == udp) != (other == udp):
+		return "", ""
+	case family(one) != family(other):
+		return gatewayv1.ListenerReasonProtocolConflict, "the same port and another protocol"
+	case !tellsHosts(one):
+		return gatewayv1.ListenerReasonProtocolConflict, "the same port, and protocol " + string(one) + " knows no host names"
+	case a.hostname != b.hostname:
+		return "", ""
+	case one != other:
+		return gatewayv1.ListenerReasonProtocolConflict, "the same port, the same host name and another protocol"
+	}
+	return gatewayv1.ListenerReasonHostnameConflict, "the same port and the same host name"
 }
 
 func conflict(l *listener, reason gatewayv1.ListenerConditionReason, message string) {
@@ -76,11 +105,16 @@ func (g *gateways) take(l *listener) {
 		if c == nil {
 			continue
 		}
-		if c.protocol != l.spec.Protocol {
+		if family(c.protocol) != family(l.spec.Protocol) || !tellsHosts(l.spec.Protocol) {
 			conflict(l, gatewayv1.ListenerReasonProtocolConflict, fmt.Sprintf("port %d is taken for protocol %s by an object of higher precedence", l.spec.Port, c.protocol))
 			return
 		}
-		if c.hosts[l.hostname] != nil {
+		switch other := c.hosts[l.hostname]; {
+		case other == nil:
+		case other.spec.Protocol != l.spec.Protocol:
+			conflict(l, gatewayv1.ListenerReasonProtocolConflict, fmt.Sprintf("%s on port %d is taken for protocol %s by a listener of higher precedence", orAll(l.hostname), l.spec.Port, other.spec.Protocol))
+			return
+		default:
 			conflict(l, gatewayv1.ListenerReasonHostnameConflict, fmt.Sprintf("%s on port %d is taken by a listener of higher precedence", orAll(l.hostname), l.spec.Port))
 			return
 		}
@@ -95,9 +129,7 @@ func (g *gateways) take(l *listener) {
 
 func (g *gateways) checkProtocol(l *listener) {
 	for _, s := range l.sockets {
-		c := g.claims[s]
-		bothTLS := c != nil && c.protocol == gatewayv1.HTTPSProtocolType && l.spec.Protocol == gatewayv1.TLSProtocolType
-		if c != nil && !bothTLS {
+		if c := g.claims[s]; c != nil && family(c.protocol) != family(l.spec.Protocol) {
 			conflict(l, gatewayv1.ListenerReasonProtocolConflict, fmt.Sprintf("port %d is taken for protocol %s by a listener of higher precedence", l.spec.Port, c.protocol))
 			return
 		}
@@ -111,11 +143,11 @@ func orAll(hostname string) string {
 	return "host name " + hostname
 }
 
-// markOverlaps notes HTTPS listeners on one socket whose host names overlap: a
-// client may reuse the connection of one for the other.
+// markOverlaps notes listeners with TLS on one socket whose host names overlap:
+// a client may reuse the connection of one for the other.
 func (g *gateways) markOverlaps() {
 	for _, c := range g.claims {
-		if c.protocol != gatewayv1.HTTPSProtocolType {
+		if family(c.protocol) != gatewayv1.HTTPSProtocolType {
 			continue
 		}
 		for host, l := range c.hosts {
@@ -175,11 +207,12 @@ func (g *gateways) socket(name string) *plan.Part {
 	if known := g.socketParts[name]; known != nil {
 		return known
 	}
-	addr, err := netip.ParseAddrPort(strings.TrimPrefix(name, "tcp/"))
+	network, text, _ := strings.Cut(name, "/")
+	addr, err := netip.ParseAddrPort(text)
 	if err != nil {
 		return nil // the name was made from an address
 	}
-	made := &plan.Part{Key: plan.Key{Kind: plan.KindSocket, Name: name}, Socket: &plan.Socket{Addr: addr}}
+	made := &plan.Part{Key: plan.Key{Kind: plan.KindSocket, Name: name}, Socket: &plan.Socket{Addr: addr, UDP: network == "udp"}}
 	g.socketParts[name] = made
 	return made
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"windrose.dev/windrose/internal/object"
@@ -29,10 +30,14 @@ func compileHTTP(t *Translator, o *gatewayv1.HTTPRoute) *compiled {
 			rules = append(rules, rule)
 		}
 	}
-	part := routePart(o, attachments(list, o.Spec.Hostnames), rules)
-	if c.dead == len(specs) {
-		// No rule can be carried out: the route as a whole is not accepted. It
-		// stays in the plan, where its requests are answered with the reason.
+	return c.conclude(o, list, routePart("HTTPRoute", o, attachments(list, o.Spec.Hostnames), rules), len(specs))
+}
+
+// conclude finishes a route of so many rules. One of which no rule can be
+// carried out is not accepted as a whole; it stays in the plan, where its
+// requests are answered with the reason.
+func (c *compiler) conclude(o metav1.Object, list []attached, part *plan.Part, rules int) *compiled {
+	if c.dead == rules {
 		for i := range list {
 			if list[i].parent != nil && list[i].accepted.ok() {
 				list[i].accepted = c.invalid
@@ -43,13 +48,14 @@ func compileHTTP(t *Translator, o *gatewayv1.HTTPRoute) *compiled {
 }
 
 // routePart is nil for a route that is attached to nothing that serves.
-func routePart(o *gatewayv1.HTTPRoute, attach []plan.Attachment, rules []plan.Rule) *plan.Part {
+func routePart(kind string, o metav1.Object, attach []plan.Attachment, rules []plan.Rule) *plan.Part {
 	if len(attach) == 0 || len(rules) == 0 {
 		return nil
 	}
+	created := o.GetCreationTimestamp()
 	return &plan.Part{
-		Key:   plan.Key{Kind: plan.KindRoute, Name: "HTTPRoute/" + o.Namespace + "/" + o.Name},
-		Route: &plan.Route{Created: o.CreationTimestamp.Unix(), Attach: attach, Rules: rules},
+		Key:   plan.Key{Kind: plan.KindRoute, Name: kind + "/" + o.GetNamespace() + "/" + o.GetName()},
+		Route: &plan.Route{Created: created.Unix(), Attach: attach, Rules: rules},
 	}
 }
 
@@ -68,12 +74,18 @@ func (c *compiler) reject(v verdict, i int, name *gatewayv1.SectionName) {
 // rule compiles a rule. It is dropped only if there is no telling which
 // requests it takes.
 func (c *compiler) rule(i int, spec *gatewayv1.HTTPRouteRule) (plan.Rule, bool) {
-	field := func() string { return fmt.Sprintf("spec.rules[%d]", i) }
 	rule := plan.Rule{}
+	bad := c.matches(&rule, spec, func() string { return fmt.Sprintf("spec.rules[%d]", i) })
+	return c.complete(i, spec, rule, bad)
+}
+
+// complete compiles what a rule does besides its matches; bad is the verdict on
+// these.
+func (c *compiler) complete(i int, spec *gatewayv1.HTTPRouteRule, rule plan.Rule, bad verdict) (plan.Rule, bool) {
+	field := func() string { return fmt.Sprintf("spec.rules[%d]", i) }
 	if spec.Name != nil {
 		rule.Name = string(*spec.Name)
 	}
-	bad := c.matches(&rule, spec, field)
 	prefixes := true
 	for _, m := range rule.Matches {
 		prefixes = prefixes && m.PathType == plan.PathPrefix
@@ -108,9 +120,27 @@ func (c *compiler) rule(i int, spec *gatewayv1.HTTPRouteRule) (plan.Rule, bool) 
 		return rule, len(rule.Matches) > 0
 	}
 	if len(rule.Backends) == 0 && !redirects(rule.Filters) {
-		c.find(object.Warning, field()+".backendRefs", reasonNoBackend, "the rule has no backend, so that its requests are answered with 500", "add a backendRef, or a RequestRedirect")
+		c.noBackend(&rule, i, field)
 	}
 	return rule, true
+}
+
+// noBackend tells the author of a rule that answers nothing itself.
+func (c *compiler) noBackend(rule *plan.Rule, i int, field func() string) {
+	if rule.GRPC {
+		c.find(object.Warning, field()+".backendRefs", reasonNoBackend, "the rule has no backend, so that its requests are answered with UNAVAILABLE", "add a backendRef")
+		rule.Broken = &plan.Broken{Status: statusUnavailable, Reason: fmt.Sprintf("rule %d of %s has no backend", i, c.key)}
+		return
+	}
+	c.find(object.Warning, field()+".backendRefs", reasonNoBackend, "the rule has no backend, so that its requests are answered with 500", "add a backendRef, or a RequestRedirect")
+}
+
+// unresolvedStatus answers for a backend that does not resolve.
+func (c *compiler) unresolvedStatus() int {
+	if c.key.Kind == "GRPCRoute" {
+		return statusUnavailable
+	}
+	return statusBroken
 }
 
 func first(a, b verdict) verdict {

@@ -81,8 +81,10 @@ func (t *Translator) target(socket string, protocol gatewayv1.ProtocolType, name
 	switch {
 	case c == nil:
 		return target{socket: socket, listener: "Ingress//all/" + name, own: true}
-	case c.protocol != protocol:
+	case family(c.protocol) != family(protocol):
 		return target{socket: socket, taken: string(c.protocol)}
+	case c.hosts[""] != nil && c.hosts[""].spec.Protocol != protocol:
+		return target{socket: socket, taken: string(c.hosts[""].spec.Protocol)}
 	case c.hosts[""] != nil:
 		return target{socket: socket, listener: c.hosts[""].key}
 	}
@@ -138,7 +140,7 @@ func samePart(a, b *plan.Part) bool {
 	}
 	if a.Listener != nil && b.Listener != nil {
 		return slices.Equal(a.Listener.Sockets, b.Listener.Sockets) && a.Listener.Protocol == b.Listener.Protocol &&
-			a.Listener.Hostname == b.Listener.Hostname && slices.Equal(a.Listener.Certificates, b.Listener.Certificates)
+			a.Listener.Hostname == b.Listener.Hostname && a.Listener.Passthrough == b.Listener.Passthrough && slices.Equal(a.Listener.Certificates, b.Listener.Certificates)
 	}
 	return a.Socket != nil && b.Socket != nil && *a.Socket == *b.Socket
 }
@@ -362,13 +364,15 @@ func (c *compiler) ingressBackend(b *networkingv1.IngressBackend, field string) 
 			return broken(verdict{notFound, fmt.Sprintf("Service %s has no port named %s", name, named)}, ".service.port.name", portsOf(svc))
 		}
 	}
-	if v, mend := c.t.speaks(svc, number, "Ingress"); !v.ok() {
+	as, v, mend := c.t.speaks(svc, number, "Ingress")
+	if v.ok() {
+		v = c.t.policyVerdict(svc, servicePort{name, number, as})
+	}
+	if !v.ok() {
 		return broken(v, ".service.port", mend)
 	}
-	target := servicePort{name, number}
-	if !slices.Contains(c.services, target) {
-		c.services = append(c.services, target)
-	}
+	target := servicePort{name, number, as}
+	c.send(target)
 	return plan.Backend{Service: target.String(), Weight: 1}
 }
 

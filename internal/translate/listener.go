@@ -29,6 +29,8 @@ type listener struct {
 	generation int64
 	hostname   string
 	sockets    []string
+	// passthrough leaves TLS to the service: only the server name is read.
+	passthrough bool
 
 	kinds    []gatewayv1.RouteGroupKind // that windrose supports here
 	routes   []gatewayv1.Kind           // that may attach, also those windrose does not carry
@@ -58,7 +60,10 @@ func (l *listener) why() string {
 	return l.accepted.message
 }
 
-func (l *listener) secure() bool { return l.spec.Protocol == gatewayv1.HTTPSProtocolType }
+// secure says whether the listener ends TLS itself.
+func (l *listener) secure() bool {
+	return l.spec.Protocol == gatewayv1.HTTPSProtocolType || l.spec.Protocol == gatewayv1.TLSProtocolType && !l.passthrough
+}
 
 // admits says whether routes of a namespace may attach.
 func (l *listener) admits(t *Translator, namespace string) bool {
@@ -89,29 +94,6 @@ func (t *Translator) namespaceLabels(name string) labels.Set {
 	return set
 }
 
-// naturalKinds are the kinds of routes that fit a protocol.
-func naturalKinds(p gatewayv1.ProtocolType) []gatewayv1.Kind {
-	switch p {
-	case gatewayv1.HTTPProtocolType, gatewayv1.HTTPSProtocolType:
-		return []gatewayv1.Kind{"HTTPRoute", "GRPCRoute"}
-	case gatewayv1.TLSProtocolType:
-		return []gatewayv1.Kind{"TLSRoute"}
-	case gatewayv1.TCPProtocolType:
-		return []gatewayv1.Kind{"TCPRoute"}
-	case gatewayv1.UDPProtocolType:
-		return []gatewayv1.Kind{"UDPRoute"}
-	}
-	return nil
-}
-
-// carried are the kinds of routes that windrose serves under a protocol.
-func carried(p gatewayv1.ProtocolType) []gatewayv1.Kind {
-	if p == gatewayv1.HTTPProtocolType || p == gatewayv1.HTTPSProtocolType {
-		return []gatewayv1.Kind{"HTTPRoute"}
-	}
-	return nil
-}
-
 // listenerMaker reads the listeners of one Gateway or ListenerSet.
 type listenerMaker struct {
 	t        *Translator
@@ -135,14 +117,12 @@ func (m *listenerMaker) make(i int, spec *gatewayv1.Listener) *listener {
 		generation: m.object.GetGeneration(),
 		from:       gatewayv1.NamespacesFromSame,
 	}
-	if spec.Hostname != nil {
+	if spec.Hostname != nil && tellsHosts(spec.Protocol) {
 		l.hostname = strings.ToLower(string(*spec.Hostname))
 	}
 	m.allowed(l)
 	m.protocol(l)
-	if l.secure() && spec.TLS != nil && spec.TLS.Mode != nil && *spec.TLS.Mode != gatewayv1.TLSModeTerminate {
-		l.accepted = verdict{string(gatewayv1.ListenerReasonUnsupportedValue), "a listener of protocol HTTPS ends TLS itself; mode Passthrough is for protocol TLS"}
-	}
+	m.mode(l)
 	if l.secure() && l.accepted.ok() {
 		m.frontend(l)
 		m.certificates(l)
@@ -162,7 +142,7 @@ func (m *listenerMaker) field(i int, sub string) string {
 
 // allowed reads which routes may attach.
 func (m *listenerMaker) allowed(l *listener) {
-	natural, ours := naturalKinds(l.spec.Protocol), carried(l.spec.Protocol)
+	natural, ours := naturalKinds(l.spec.Protocol), m.t.carried.kinds(l.spec.Protocol)
 	allowed := l.spec.AllowedRoutes
 	if allowed != nil && allowed.Namespaces != nil {
 		if allowed.Namespaces.From != nil {
@@ -229,7 +209,7 @@ func (m *listenerMaker) selector(s *metav1.LabelSelector, from gatewayv1.FromNam
 
 // protocol refuses what the data plane does not carry, and names the sockets.
 func (m *listenerMaker) protocol(l *listener) {
-	if len(carried(l.spec.Protocol)) == 0 {
+	if len(m.t.carried.kinds(l.spec.Protocol)) == 0 {
 		message := fmt.Sprintf("windrose does not carry protocol %s", l.spec.Protocol)
 		if len(naturalKinds(l.spec.Protocol)) > 0 {
 			message += " yet"
@@ -240,15 +220,47 @@ func (m *listenerMaker) protocol(l *listener) {
 		l.accepted = verdict{string(gatewayv1.ListenerReasonPortUnavailable), fmt.Sprintf("%d is not a port", l.spec.Port)}
 		return
 	}
-	if l.spec.Protocol == gatewayv1.UDPProtocolType {
-		return
-	}
 	for _, addr := range m.addrs {
-		l.sockets = append(l.sockets, plan.SocketName(netip.AddrPortFrom(addr, uint16(l.spec.Port))))
+		at := netip.AddrPortFrom(addr, uint16(l.spec.Port))
+		if l.spec.Protocol == gatewayv1.UDPProtocolType {
+			l.sockets = append(l.sockets, plan.UDPSocketName(at))
+			continue
+		}
+		l.sockets = append(l.sockets, plan.SocketName(at))
 	}
 }
 
-// certificates resolves the certificates of an HTTPS listener.
+// mode reads who ends TLS, and refuses what is not carried.
+func (m *listenerMaker) mode(l *listener) {
+	mode, tls := gatewayv1.TLSModeTerminate, l.spec.TLS
+	if tls != nil && tls.Mode != nil && *tls.Mode != "" {
+		mode = *tls.Mode
+	}
+	l.passthrough = l.spec.Protocol == gatewayv1.TLSProtocolType && mode == gatewayv1.TLSModePassthrough
+	if !l.accepted.ok() {
+		return
+	}
+	refuse := func(message string) {
+		l.accepted = verdict{string(gatewayv1.ListenerReasonUnsupportedValue), message}
+	}
+	switch {
+	case l.passthrough && !m.t.carried.TLSPassthrough:
+		refuse("windrose does not carry TLS mode Passthrough yet")
+	case l.passthrough:
+		if len(tls.CertificateRefs) > 0 {
+			m.find(object.Warning, m.field(l.index, ".tls.certificateRefs"), reasonNotRead, "in mode Passthrough the service shows its own certificate, so that this one has no effect", "remove it, or use mode Terminate")
+		}
+	case !l.secure():
+	case mode == gatewayv1.TLSModePassthrough:
+		refuse("a listener of protocol HTTPS ends TLS itself; mode Passthrough is for protocol TLS")
+	case mode != gatewayv1.TLSModeTerminate:
+		refuse(fmt.Sprintf("windrose knows no TLS mode %s", mode))
+	case l.spec.Protocol == gatewayv1.TLSProtocolType && !m.t.carried.TLSTerminate:
+		refuse("windrose does not carry TLS mode Terminate for protocol TLS yet")
+	}
+}
+
+// certificates resolves the certificates of a listener that ends TLS.
 func (m *listenerMaker) certificates(l *listener) {
 	tls := l.spec.TLS
 	if tls == nil || len(tls.CertificateRefs) == 0 {
@@ -319,7 +331,8 @@ func listOr(names []string, none string) string {
 // frontend refuses to serve without the check of client certificates that the
 // Gateway asks for, because the data plane does not carry it yet.
 func (m *listenerMaker) frontend(l *listener) {
-	if m.tls == nil || m.tls.Frontend == nil {
+	// The API asks for the check on HTTPS listeners alone.
+	if m.tls == nil || m.tls.Frontend == nil || l.spec.Protocol != gatewayv1.HTTPSProtocolType {
 		return
 	}
 	validation, field := m.tls.Frontend.Default.Validation, "spec.tls.frontend.default.validation"

@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"slices"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -45,10 +46,15 @@ func (t *Translator) policyChanged(object.Name) bool { return t.delta.policies.a
 
 // policyVerdict refuses a port for which somebody asked for TLS: it is not
 // carried yet, and clear text is not what the author wants instead.
-func (t *Translator) policyVerdict(name object.Name, port string) verdict {
+func (t *Translator) policyVerdict(svc *corev1.Service, to servicePort) verdict {
+	name := object.NameOf(svc)
 	b := t.policies[name]
 	if b == nil {
 		return verdict{}
+	}
+	port := ""
+	if p := portOf(svc, to); p != nil {
+		port = p.Name
 	}
 	for _, p := range b.policies {
 		for _, ref := range p.Spec.TargetRefs {

@@ -1,7 +1,6 @@
 package translate
 
 import (
-	"fmt"
 	"reflect"
 	"slices"
 
@@ -112,6 +111,7 @@ func (r *routes) collect(t *Translator, out *Result) {
 			out.Findings = append(out.Findings, c.findings...)
 		}
 	}
+	r.crowded(out)
 	out.Statuses = append(out.Statuses, t.showPolicies(out)...)
 }
 
@@ -147,62 +147,4 @@ func newCompiler(t *Translator, kind string, o metav1.Object) *compiler {
 	c := &compiler{t: t, key: object.Key{Kind: kind, Namespace: o.GetNamespace(), Name: o.GetName()}, generation: o.GetGeneration()}
 	unknownAnnotations(o.GetAnnotations(), "", c.find)
 	return c
-}
-
-func compileGRPC(t *Translator, o *gatewayv1.GRPCRoute) *compiled {
-	c := newCompiler(t, "GRPCRoute", o)
-	list := c.attach(&o.Spec.CommonRouteSpec, o.Spec.Hostnames)
-	for i := range o.Spec.Rules {
-		for j := range o.Spec.Rules[i].BackendRefs {
-			c.check(&o.Spec.Rules[i].BackendRefs[j].BackendRef, i, j)
-		}
-	}
-	c.notCarried(list)
-	return c.finish(o, list, nil)
-}
-
-func compileTLS(t *Translator, o *gatewayv1.TLSRoute) *compiled {
-	c := newCompiler(t, "TLSRoute", o)
-	list := c.attach(&o.Spec.CommonRouteSpec, o.Spec.Hostnames)
-	for i := range o.Spec.Rules {
-		for j := range o.Spec.Rules[i].BackendRefs {
-			c.check(&o.Spec.Rules[i].BackendRefs[j], i, j)
-		}
-	}
-	c.notCarried(list)
-	return c.finish(o, list, nil)
-}
-
-func compileTCP(t *Translator, o *gatewayv1.TCPRoute) *compiled {
-	c := newCompiler(t, "TCPRoute", o)
-	list := c.attach(&o.Spec.CommonRouteSpec, nil)
-	for i := range o.Spec.Rules {
-		for j := range o.Spec.Rules[i].BackendRefs {
-			c.check(&o.Spec.Rules[i].BackendRefs[j], i, j)
-		}
-	}
-	c.notCarried(list)
-	return c.finish(o, list, nil)
-}
-
-func compileUDP(t *Translator, o *gatewayv1.UDPRoute) *compiled {
-	c := newCompiler(t, "UDPRoute", o)
-	list := c.attach(&o.Spec.CommonRouteSpec, nil)
-	for i := range o.Spec.Rules {
-		for j := range o.Spec.Rules[i].BackendRefs {
-			c.check(&o.Spec.Rules[i].BackendRefs[j], i, j)
-		}
-	}
-	c.notCarried(list)
-	return c.finish(o, list, nil)
-}
-
-// check resolves a reference of a route that is not carried, for its status
-// alone.
-func (c *compiler) check(ref *gatewayv1.BackendRef, rule, backend int) {
-	if _, v := c.resolve(&ref.BackendObjectReference, func() string {
-		return fmt.Sprintf("spec.rules[%d].backendRefs[%d]", rule, backend)
-	}); !v.ok() {
-		c.unresolved(v)
-	}
 }

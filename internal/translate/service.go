@@ -33,7 +33,7 @@ type services struct {
 	pods    map[label][]*v1alpha1.Workload
 }
 
-// uses are the ports of one Service that are in use, by number.
+// uses are the ports of one Service that are in use, by number and protocol.
 type uses struct {
 	name  object.Name
 	ports []*service
@@ -61,8 +61,10 @@ func newServices() services {
 	}
 }
 
-func (u *uses) find(port int32) (int, bool) {
-	return slices.BinarySearchFunc(u.ports, port, func(s *service, port int32) int { return cmp.Compare(s.key.port, port) })
+func (u *uses) find(port servicePort) (int, bool) {
+	return slices.BinarySearchFunc(u.ports, port, func(s *service, port servicePort) int {
+		return cmp.Or(cmp.Compare(s.key.port, port.port), cmp.Compare(s.key.as, port.as))
+	})
 }
 
 func (s *services) find(name object.Name) (int, bool) {
@@ -79,7 +81,7 @@ func (s *services) use(c *compiled) {
 			i, _ := s.find(p.name)
 			s.order = slices.Insert(s.order, i, u)
 		}
-		i, ok := u.find(p.port)
+		i, ok := u.find(p)
 		if !ok {
 			u.ports = slices.Insert(u.ports, i, &service{key: p})
 			s.touched[u] = struct{}{}
@@ -92,7 +94,7 @@ func (s *services) use(c *compiled) {
 func (s *services) drop(c *compiled) {
 	for _, p := range c.services {
 		u := s.uses[p.name]
-		i, ok := u.find(p.port)
+		i, ok := u.find(p)
 		if !ok {
 			continue
 		}
@@ -245,10 +247,10 @@ func (s *services) selected(svc *corev1.Service) []*v1alpha1.Workload {
 
 // make compiles the port.
 func (s *service) make() {
-	part := &plan.Service{Protocol: plan.HTTP}
+	port := portOf(s.object, s.key)
+	part := &plan.Service{Protocol: s.protocol(port)}
 	s.part = &plan.Part{Key: plan.Key{Kind: plan.KindService, Name: s.key.String()}, Service: part}
 	s.habits(part)
-	port := portOf(s.object, s.key.port)
 	if s.object.Spec.Type == corev1.ServiceTypeExternalName {
 		s.external(part, port)
 		return
@@ -274,8 +276,25 @@ func (s *service) make() {
 		if len(s.object.Spec.Selector) > 0 {
 			mend = "write a Workload with the labels " + labels.FormatLabels(s.object.Spec.Selector)
 		}
-		s.find(object.Warning, "", reasonNoEndpoints, "nothing stands behind the Service, so that its requests are answered with 503", mend)
+		effect := "its requests are answered with 503"
+		if s.key.as == plan.TCP || s.key.as == plan.UDP {
+			effect = "what comes for it is refused"
+		}
+		s.find(object.Warning, "", reasonNoEndpoints, "nothing stands behind the Service, so that "+effect, mend)
 	}
+}
+
+// protocol is what is spoken to the port.
+func (s *service) protocol(port *corev1.ServicePort) plan.Protocol {
+	if s.key.as != "" {
+		return s.key.as
+	}
+	if port != nil && port.AppProtocol != nil {
+		if says, _ := appProtocol(*port.AppProtocol); says != "" {
+			return says
+		}
+	}
+	return plan.HTTP
 }
 
 func (s *service) find(severity object.Severity, field, reason, message, mend string) {
@@ -322,7 +341,7 @@ func (s *service) fromSlices(port *corev1.ServicePort) (ready, ending []plan.End
 			s.find(object.Warning, "", reasonNotCarried, fmt.Sprintf("EndpointSlice %s holds host names, which windrose does not resolve: its endpoints are left out", slice.Name), "use addresses, or a Service of type ExternalName")
 			continue
 		}
-		number := slicePort(slice, port.Name)
+		number := slicePort(slice, port.Name, s.key.transport())
 		if number == 0 {
 			continue
 		}
@@ -346,14 +365,19 @@ func (s *service) fromSlices(port *corev1.ServicePort) (ready, ending []plan.End
 	return ready, ending
 }
 
-// slicePort finds the port of a slice by the name of the Service's port.
-func slicePort(slice *discoveryv1.EndpointSlice, name string) uint16 {
+// slicePort finds the port of a slice by the name and the protocol of the
+// Service's port.
+func slicePort(slice *discoveryv1.EndpointSlice, name string, protocol corev1.Protocol) uint16 {
 	for _, p := range slice.Ports {
 		named := ""
 		if p.Name != nil {
 			named = *p.Name
 		}
-		if named == name && p.Port != nil && isPort(*p.Port) && (p.Protocol == nil || *p.Protocol == corev1.ProtocolTCP) {
+		speaks := corev1.ProtocolTCP
+		if p.Protocol != nil {
+			speaks = *p.Protocol
+		}
+		if named == name && p.Port != nil && isPort(*p.Port) && speaks == protocol {
 			return uint16(*p.Port)
 		}
 	}

@@ -43,6 +43,8 @@ type Env struct {
 	// for the names. SelfSigned is one. Nil leaves a listener whose Secret is
 	// missing without a certificate.
 	Placeholder func(names []string) (chain, key []byte, err error)
+	// Carried is what the data plane carries. Nil is what DataPlane says.
+	Carried *Carried
 }
 
 // Result is what translation makes of a Set. It must not be changed.
@@ -59,7 +61,8 @@ type Result struct {
 // Translator holds what is remembered between two Sets. It is used by one
 // goroutine.
 type Translator struct {
-	env Env
+	env     Env
+	carried Carried
 
 	set   *object.Set // of the run under way, then the last one
 	last  *object.Set // before that; nil between runs
@@ -78,9 +81,14 @@ type Translator struct {
 
 // New makes a Translator that remembers nothing.
 func New(env Env) *Translator {
+	carried := DataPlane()
+	if env.Carried != nil {
+		carried = *env.Carried
+	}
 	return &Translator{
-		env: env,
-		set: &object.Set{},
+		env:     env,
+		carried: carried.normal(),
+		set:     &object.Set{},
 		gateways: gateways{
 			parents:      map[object.Key]*parent{},
 			placeholders: map[string]*plan.Part{},
