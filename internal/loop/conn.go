@@ -48,6 +48,7 @@ type Conn struct {
 	hangup     bool // the peer's end was seen
 	connecting bool
 	queued     bool // in loop.again
+	wanted     bool // SpliceFrom waits for the socket to take more
 	tls        *session
 	out        []byte // what the socket did not take
 	sent       int    // how much of out is gone
@@ -293,6 +294,11 @@ func (c *Conn) Reset() {
 
 func (c *Conn) release() {
 	unix.Close(c.fd)
+	c.forget()
+}
+
+// forget ends c without its descriptor.
+func (c *Conn) forget() {
 	c.fd = -1
 	c.loop.unregister(c.id)
 	c.loop.Buffers.Give(c.out)
@@ -358,6 +364,10 @@ func (c *Conn) event(bits uint32) {
 	}
 	if c.canWrite && len(c.out) > 0 {
 		r.Drained, r.Err = c.flush()
+	}
+	if c.wanted && c.canWrite && len(c.out) == 0 {
+		c.wanted = false
+		r.Drained = true
 	}
 	r.Read, r.Hangup = c.canRead, c.hangup
 	if r.Read || r.Drained || r.Hangup || r.Err != nil {

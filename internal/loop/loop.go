@@ -75,6 +75,8 @@ type Loop struct {
 	Buffers Buffers
 
 	cipher []byte // TLS records on their way out, reused
+	pipes  pipes
+	grams  *Datagrams // nil until there is a UDP socket
 
 	slots    []slot
 	free     []uint32
@@ -345,6 +347,11 @@ func (l *Loop) waitBlocking() error {
 }
 
 func (l *Loop) register(fd int, o owner) (uint32, error) {
+	return l.registerFor(fd, o, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP)
+}
+
+// registerFor has o called for some events only.
+func (l *Loop) registerFor(fd int, o owner, events uint32) (uint32, error) {
 	var id uint32
 	if n := len(l.free); n > 0 {
 		id = l.free[n-1]
@@ -356,7 +363,7 @@ func (l *Loop) register(fd int, o owner) (uint32, error) {
 	s := &l.slots[id]
 	s.gen++
 	s.owner = o
-	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET, Fd: int32(id), Pad: int32(s.gen)}
+	ev := unix.EpollEvent{Events: events | unix.EPOLLET, Fd: int32(id), Pad: int32(s.gen)}
 	if err := unix.EpollCtl(l.epfd, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
 		s.owner = nil
 		l.free = append(l.free, id)
@@ -384,7 +391,12 @@ func (l *Loop) close() {
 			o.Close()
 		case *Listener:
 			o.drop()
+		case *UDP:
+			o.Close()
 		}
+	}
+	for _, p := range l.pipes.free {
+		l.closePipe(p)
 	}
 	unix.Close(l.wake)
 	if l.file != nil {
