@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -24,37 +25,39 @@ const module = "windrose.dev/windrose"
 // is forbidden; a new package is a new line here and in ARCHITECTURE.md.
 var imports = map[string][]string{
 	// Leaves: they know nothing of ours.
-	"api/v1alpha1":    {},
-	"internal/h1":     {},
-	"internal/loop":   {},
-	"internal/memory": {},
-	"internal/plan":   {},
-	"internal/record": {},
-	"internal/sniff":  {},
+	"api/v1alpha1":        {},
+	"internal/atomicfile": {},
+	"internal/h1":         {},
+	"internal/loop":       {},
+	"internal/memory":     {},
+	"internal/plan":       {},
+	"internal/record":     {},
+	"internal/sniff":      {},
+	"internal/wait":       {},
 
 	// Configuration.
 	"internal/object":    {"api/v1alpha1"},
 	"internal/schema":    {"api/v1alpha1", "internal/object"},
-	"internal/source":    {"internal/memory", "internal/object", "internal/schema"},
+	"internal/source":    {"internal/atomicfile", "internal/memory", "internal/object", "internal/schema"},
 	"internal/translate": {"api/v1alpha1", "internal/object", "internal/plan"},
 	"internal/status":    {"internal/object"},
-	"internal/workload":  {"api/v1alpha1", "internal/object"},
+	"internal/workload":  {"api/v1alpha1", "internal/atomicfile", "internal/object", "internal/wait"},
 
 	// Between the two processes.
-	"internal/feed": {"internal/plan"},
+	"internal/feed": {"internal/atomicfile", "internal/plan", "internal/wait"},
 
 	// Data plane.
 	"internal/h2":        {"internal/h1"},
 	"internal/upstream":  {"internal/plan"},
 	"internal/telemetry": {"internal/record"},
 	"internal/proxy":     {"internal/h1", "internal/loop", "internal/plan", "internal/record", "internal/sniff", "internal/telemetry", "internal/upstream"},
-	"internal/dataplane": {"internal/feed", "internal/memory", "internal/plan", "internal/proxy", "internal/telemetry", "internal/upstream"},
+	"internal/dataplane": {"internal/feed", "internal/memory", "internal/plan", "internal/proxy", "internal/telemetry", "internal/upstream", "internal/wait"},
 
 	// Wiring and surface.
 	"internal/admin": {"api/v1alpha1", "internal/object", "internal/plan", "internal/telemetry"},
 	"internal/node": {
-		"api/v1alpha1", "internal/admin", "internal/feed", "internal/object", "internal/plan",
-		"internal/source", "internal/status", "internal/translate", "internal/workload",
+		"api/v1alpha1", "internal/admin", "internal/atomicfile", "internal/feed", "internal/object", "internal/plan",
+		"internal/source", "internal/status", "internal/translate", "internal/wait", "internal/workload",
 	},
 	"internal/cli": {
 		"api/v1alpha1", "internal/admin", "internal/dataplane", "internal/node", "internal/object", "internal/plan",
@@ -75,8 +78,9 @@ var pure = []string{"internal/plan", "internal/translate", "internal/h1", "inter
 
 // dataPlane packages make up the data-plane process.
 var dataPlane = []string{
-	"internal/dataplane", "internal/feed", "internal/h1", "internal/h2", "internal/loop", "internal/memory", "internal/plan",
-	"internal/proxy", "internal/record", "internal/sniff", "internal/telemetry", "internal/upstream",
+	"internal/atomicfile", "internal/dataplane", "internal/feed", "internal/h1", "internal/h2", "internal/loop",
+	"internal/memory", "internal/plan", "internal/proxy", "internal/record", "internal/sniff",
+	"internal/telemetry", "internal/upstream", "internal/wait",
 }
 
 // pkg is what `go list -json` says about a package.
@@ -153,6 +157,49 @@ func TestImports(t *testing.T) {
 			if !slices.Contains(p.Imports, module+"/"+to) {
 				t.Errorf("the import table lets %s import %s, which it does not", dir, to)
 			}
+		}
+	}
+}
+
+// TestArchitectureShowsTheTable holds that ARCHITECTURE.md tells the imports as
+// they are.
+func TestArchitectureShowsTheTable(t *testing.T) {
+	text, err := os.ReadFile("ARCHITECTURE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	word := regexp.MustCompile("`([a-z0-9/]+)`")
+	shown := map[string]bool{}
+	for line := range strings.Lines(string(text)) {
+		cells := strings.Split(line, "|")
+		if len(cells) != 5 {
+			continue
+		}
+		first := word.FindStringSubmatch(cells[1])
+		if first == nil {
+			continue
+		}
+		allowed, known := imports[first[1]]
+		if !known {
+			continue
+		}
+		shown[first[1]] = true
+		var told []string
+		for _, m := range word.FindAllStringSubmatch(cells[3], -1) {
+			name := "internal/" + m[1]
+			if m[1] == "api" {
+				name = "api/v1alpha1"
+			}
+			told = append(told, name)
+		}
+		slices.Sort(told)
+		if !slices.Equal(told, slices.Sorted(slices.Values(allowed))) {
+			t.Errorf("ARCHITECTURE.md says that %s may import %v, the table says %v", first[1], told, allowed)
+		}
+	}
+	for dir := range imports {
+		if inside := strings.HasPrefix(dir, "internal/") || dir == "api/v1alpha1" || dir == "cmd/windrose"; inside && !shown[dir] {
+			t.Errorf("ARCHITECTURE.md does not show %s", dir)
 		}
 	}
 }

@@ -28,6 +28,7 @@ import (
 	"windrose.dev/windrose/internal/proxy"
 	"windrose.dev/windrose/internal/telemetry"
 	"windrose.dev/windrose/internal/upstream"
+	"windrose.dev/windrose/internal/wait"
 )
 
 // Config of a data plane.
@@ -117,7 +118,7 @@ func newDataPlane(ctx context.Context, cfg Config) (*dataPlane, error) {
 	d.hub = telemetry.NewHub(telemetry.Config{Version: cfg.Version, Process: "dataplane", Log: d.logs})
 	var err error
 	d.proxy, err = proxy.New(proxy.Config{
-		Loops: runtime.GOMAXPROCS(0), Hub: d.hub, Log: cfg.Say, Churn: func() { signal(d.churned) }, Share: cfg.TakeOver,
+		Loops: runtime.GOMAXPROCS(0), Hub: d.hub, Log: cfg.Say, Churn: func() { wait.Signal(d.churned) }, Share: cfg.TakeOver,
 	})
 	if err != nil {
 		return nil, err
@@ -127,7 +128,7 @@ func newDataPlane(ctx context.Context, cfg Config) (*dataPlane, error) {
 		Lookup: func(ctx context.Context, host string) ([]netip.Addr, error) {
 			return resolver.LookupNetIP(ctx, "ip", host)
 		},
-		Changed: func() { signal(d.refresh) },
+		Changed: func() { wait.Signal(d.refresh) },
 	})
 	if cfg.Store != "" {
 		d.stored, err = d.store.Load()
@@ -242,7 +243,7 @@ func (d *dataPlane) use(parts []plan.Part, removed []plan.Key) {
 	d.plan, d.planProblems = d.builder.Apply(parts, removed)
 	d.bind()
 	d.applied, d.stored = true, nil
-	signal(d.changed)
+	wait.Signal(d.changed)
 }
 
 // bind has the proxy take up the plan, and notes what it could not do. The
@@ -254,7 +255,7 @@ func (d *dataPlane) bind() {
 			Key:    plan.Key{Kind: plan.KindSocket, Name: p.Socket},
 			Reason: reasonNotUsable, Message: unusable(p.Err),
 		})
-		signal(d.broken)
+		wait.Signal(d.broken)
 	}
 	d.problems = problems
 }
@@ -313,18 +314,18 @@ func (d *dataPlane) keep(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-d.changed:
-			if !sleep(ctx, saveAfter) {
+			if !wait.Sleep(ctx, saveAfter) {
 				return
 			}
 			d.save()
 		case <-d.churned:
 			// While connections keep coming there is always garbage: it is taken away
 			// once in a while, not all the time.
-			if !sleep(ctx, trimEvery-time.Since(trimmed)) {
+			if !wait.Sleep(ctx, trimEvery-time.Since(trimmed)) {
 				return
 			}
 		}
-		if !sleep(ctx, trimAfter) {
+		if !wait.Sleep(ctx, trimAfter) {
 			return
 		}
 		memory.Trim()
@@ -370,24 +371,6 @@ func namesOf(keys []plan.Key) telemetry.Names {
 		}
 	}
 	return n
-}
-
-func signal(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
 }
 
 // reasonNotUsable is the reason of a Problem with a socket: Gateway API's word

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"windrose.dev/windrose/internal/telemetry"
+	"windrose.dev/windrose/internal/wait"
 )
 
 // serve answers HTTP on addr until ctx ends; an empty address serves nobody.
@@ -50,7 +51,7 @@ func (d *dataPlane) listen(ctx context.Context, addr string) (net.Listener, erro
 		if !told {
 			d.cfg.Say("an address for scrapes or health checks is in use: trying again", "address", addr)
 		}
-		if !sleep(ctx, listenAgain) {
+		if !wait.Sleep(ctx, listenAgain) {
 			return nil, err
 		}
 	}

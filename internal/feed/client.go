@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"windrose.dev/windrose/internal/plan"
+	"windrose.dev/windrose/internal/wait"
 )
 
 // Client is the data plane's end. Set the exported fields before Run. Report
@@ -39,7 +40,7 @@ func (c *Client) Run(ctx context.Context, dial func(context.Context) (net.Conn, 
 	if err := c.hold(); err != nil {
 		return err
 	}
-	for wait := firstBackoff; ; {
+	for pause := firstBackoff; ; {
 		joined, err := c.session(ctx, dial, apply)
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -48,13 +49,13 @@ func (c *Client) Run(ctx context.Context, dial func(context.Context) (net.Conn, 
 			c.OnState(err)
 		}
 		if joined {
-			wait = firstBackoff
+			pause = firstBackoff
 		}
 		// Half of the pause is random, so that many do not come at once.
-		if !sleep(ctx, wait/2+rand.N(wait/2)) {
+		if !wait.Sleep(ctx, pause/2+rand.N(pause/2)) {
 			return ctx.Err()
 		}
-		wait = min(2*wait, maxBackoff)
+		pause = min(2*pause, maxBackoff)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"windrose.dev/windrose/internal/plan"
+	"windrose.dev/windrose/internal/wait"
 )
 
 // Server is the control part's end. Set the exported fields before Run. Use and
@@ -222,7 +223,7 @@ func (s *Server) Run(ctx context.Context, ln net.Listener) error {
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { ln.Close() })
 	defer stop()
-	for wait := time.Duration(0); ; {
+	for pause := time.Duration(0); ; {
 		conn, err := ln.Accept()
 		switch {
 		case ctx.Err() != nil:
@@ -234,26 +235,14 @@ func (s *Server) Run(ctx context.Context, ln net.Listener) error {
 			return fmt.Errorf("accept on the plan stream: %w", err)
 		case err != nil:
 			// Out of file descriptors, most likely: try again, not at once.
-			wait = min(max(2*wait, firstBackoff), time.Second)
-			if !sleep(ctx, wait) {
+			pause = min(max(2*pause, firstBackoff), time.Second)
+			if !wait.Sleep(ctx, pause) {
 				return nil
 			}
 			continue
 		}
-		wait = 0
+		pause = 0
 		wg.Go(func() { s.serve(ctx, conn) })
-	}
-}
-
-// sleep waits, and says false if ctx ended before.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 

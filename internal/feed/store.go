@@ -11,8 +11,8 @@ import (
 	"hash"
 	"io"
 	"os"
-	"path/filepath"
 
+	"windrose.dev/windrose/internal/atomicfile"
 	"windrose.dev/windrose/internal/plan"
 )
 
@@ -31,34 +31,7 @@ const (
 
 // Save replaces what is stored.
 func (s Store) Save(parts []*plan.Part) error {
-	temp := s.Path + ".new"
-	// What an earlier process left half written, and may have left open to
-	// others, goes.
-	if err := os.Remove(temp); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("store the plan: %w", err)
-	}
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return fmt.Errorf("store the plan: %w", err)
-	}
-	err = errors.Join(writeParts(f, parts), f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(temp, s.Path)
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("store the plan: %w", err), os.Remove(temp))
-	}
-	return syncDir(filepath.Dir(s.Path))
-}
-
-// syncDir makes a rename last.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("store the plan: %w", err)
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil {
+	if err := atomicfile.ReplaceDurably(s.Path, func(w io.Writer) error { return writeParts(w, parts) }); err != nil {
 		return fmt.Errorf("store the plan: %w", err)
 	}
 	return nil

@@ -175,7 +175,7 @@ func countGone(old, next map[object.Finding]struct{}) int {
 
 func (p *pipeline) tellFinding(f object.Finding) {
 	if !p.node.cfg.JSON {
-		fmt.Fprint(p.node.cfg.Stderr, object.Render(f))
+		fmt.Fprint(p.node.cfg.Stderr, object.Render(f.Public()))
 		return
 	}
 	args := []any{"object", f.Object.String(), "field", f.Field, "place", f.Place.String(), "reason", f.Reason, "mend", f.Mend}

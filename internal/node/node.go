@@ -40,12 +40,12 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"sync"
-	"time"
 
 	"windrose.dev/windrose/internal/admin"
 	"windrose.dev/windrose/internal/feed"
 	"windrose.dev/windrose/internal/object"
 	"windrose.dev/windrose/internal/source"
+	"windrose.dev/windrose/internal/wait"
 	"windrose.dev/windrose/internal/workload"
 )
 
@@ -146,7 +146,7 @@ func (n *node) build() (err error) {
 		OnAck: n.pipeline.ack, OnPeer: n.pipeline.peer,
 	}
 	n.plane.ready = n.pipeline.serves
-	n.plane.changed = func() { signal(n.pipeline.news) }
+	n.plane.changed = func() { wait.Signal(n.pipeline.news) }
 	n.folder = source.New(source.Config{Paths: n.cfg.Paths, StateDir: n.state.dir})
 	return nil
 }
@@ -233,16 +233,4 @@ func DefaultState() string {
 		return "windrose.state"
 	}
 	return filepath.Join(home, ".local", "state", "windrose")
-}
-
-// sleep waits, and says false if ctx ended before.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

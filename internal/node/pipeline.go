@@ -20,6 +20,7 @@ import (
 	"windrose.dev/windrose/internal/source"
 	"windrose.dev/windrose/internal/status"
 	"windrose.dev/windrose/internal/translate"
+	"windrose.dev/windrose/internal/wait"
 	"windrose.dev/windrose/internal/workload"
 )
 
@@ -117,11 +118,7 @@ func machineAddresses() []string {
 
 // offer takes a Set; one that waits is replaced. Only the source calls it.
 func (p *pipeline) offer(set *object.Set) {
-	select {
-	case <-p.sets:
-	default:
-	}
-	p.sets <- set
+	wait.Latest(p.sets, set)
 }
 
 // ack takes what a data plane says about a version.
@@ -129,7 +126,7 @@ func (p *pipeline) ack(peer feed.Peer, a feed.Ack) {
 	p.mu.Lock()
 	p.said[peer.Node] = word{joined: true, ack: a}
 	p.mu.Unlock()
-	signal(p.news)
+	wait.Signal(p.news)
 }
 
 // peer takes note that a data plane has come or gone.
@@ -144,7 +141,7 @@ func (p *pipeline) peer(peer feed.Peer, err error) {
 	if err != nil {
 		p.log.Debug("a data plane has left the plan stream", "node", peer.Node, "error", err)
 	}
-	signal(p.news)
+	wait.Signal(p.news)
 }
 
 // heard is the last word of the data plane in charge.
@@ -164,13 +161,6 @@ func (p *pipeline) serves(pid int) bool {
 
 // DataPlaneName is how the data plane with a pid calls itself on the plan stream.
 func DataPlaneName(pid int) string { return fmt.Sprintf("dataplane-%d", pid) }
-
-func signal(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-}
 
 // run applies what comes until ctx ends.
 func (p *pipeline) run(ctx context.Context) error {

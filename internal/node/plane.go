@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"windrose.dev/windrose/internal/wait"
 )
 
 // Times of the data plane's supervision.
@@ -94,7 +96,7 @@ func (p *plane) run(ctx context.Context) error {
 			p.log.Error("the data plane has ended", "pid", current.PID, "retry", pause)
 		}
 		p.is(0)
-		if !sleep(ctx, pause) {
+		if !wait.Sleep(ctx, pause) {
 			return nil
 		}
 		pause = min(2*pause, maxPause)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -11,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"windrose.dev/windrose/internal/atomicfile"
 )
 
 // state is the state folder, held by this process.
@@ -142,11 +145,11 @@ func (s *state) remember(id identity) error {
 	if err != nil {
 		return err
 	}
-	temp := s.planeFile() + ".new"
-	if err := os.WriteFile(temp, data, 0o600); err != nil {
-		return fmt.Errorf("remember the data plane: %w", err)
-	}
-	if err := os.Rename(temp, s.planeFile()); err != nil {
+	err = atomicfile.Replace(s.planeFile(), func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	})
+	if err != nil {
 		return fmt.Errorf("remember the data plane: %w", err)
 	}
 	return nil

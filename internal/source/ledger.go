@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	kjson "sigs.k8s.io/json"
 
+	"windrose.dev/windrose/internal/atomicfile"
 	"windrose.dev/windrose/internal/object"
 	"windrose.dev/windrose/internal/schema"
 )
@@ -128,23 +130,10 @@ func writeLedger(dir string, records []recorded) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, ledgerName+".*") // made with mode 0600
-	if err != nil {
+	return atomicfile.ReplaceDurably(filepath.Join(dir, ledgerName), func(w io.Writer) error {
+		_, err := w.Write(text)
 		return err
-	}
-	_, err = f.Write(text)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), filepath.Join(dir, ledgerName))
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	})
 }
 
 func ledgerFinding(dir string, err error, then string) object.Finding {

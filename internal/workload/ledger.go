@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"maps"
@@ -19,6 +20,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"windrose.dev/windrose/internal/atomicfile"
 )
 
 // markVariable carries the state folder's id into the environment of every
@@ -99,17 +102,16 @@ func (l *ledger) remove(pid int) {
 	_ = l.write() // an entry too many is harmless: its start time will not fit
 }
 
-// write needs l.mu. The rename makes it whole or not at all.
+// write needs l.mu.
 func (l *ledger) write() error {
 	data, err := json.Marshal(&l.book)
 	if err != nil {
 		return err
 	}
-	temp := l.path + ".new"
-	if err := os.WriteFile(temp, data, 0o600); err != nil {
+	return atomicfile.Replace(l.path, func(w io.Writer) error {
+		_, err := w.Write(data)
 		return err
-	}
-	return os.Rename(temp, l.path)
+	})
 }
 
 // endLeftovers ends the processes of an earlier engine with this ledger:

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"windrose.dev/windrose/api/v1alpha1"
+	"windrose.dev/windrose/internal/wait"
 )
 
 // verdict is what a probe found out.
@@ -140,7 +141,7 @@ func (c *check) watch(ctx context.Context, out chan verdict, ready bool) {
 		}
 		// A ready workload has failureThreshold chances.
 		if v != last && (v.ready || !last.ready || failures >= c.threshold) {
-			send(out, v)
+			wait.Latest(out, v) // the newest verdict is the true one
 			last = v
 		}
 		if v.ready && c.once {
@@ -155,15 +156,6 @@ func (c *check) watch(ctx context.Context, out chan verdict, ready bool) {
 		case <-time.After(pause):
 		}
 	}
-}
-
-// send replaces what was not read yet; the newest verdict is the true one.
-func send(out chan verdict, v verdict) {
-	select {
-	case <-out:
-	default:
-	}
-	out <- v
 }
 
 func (c *check) client() *http.Client {

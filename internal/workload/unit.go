@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"windrose.dev/windrose/internal/object"
+	"windrose.dev/windrose/internal/wait"
 )
 
 // unit is one workload that needs a goroutine. Its fields belong to run's
@@ -54,11 +55,7 @@ func newUnit(e *Engine, name object.Name) *unit {
 // tell replaces what the unit has not yet read. Only the engine's goroutine
 // calls it.
 func (u *unit) tell(t *target) {
-	select {
-	case <-u.want:
-	default:
-	}
-	u.want <- t
+	wait.Latest(u.want, t)
 }
 
 func (u *unit) run(ctx context.Context) {

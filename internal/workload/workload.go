@@ -44,6 +44,7 @@ import (
 
 	"windrose.dev/windrose/api/v1alpha1"
 	"windrose.dev/windrose/internal/object"
+	"windrose.dev/windrose/internal/wait"
 )
 
 // ConditionReady is the type of the condition that says whether a workload
@@ -189,7 +190,7 @@ func (e *Engine) Use(set *object.Set) {
 			delete(e.outputs, name)
 		}
 	}
-	signal(e.wake)
+	wait.Signal(e.wake)
 }
 
 func addressStatus(t *target) v1alpha1.WorkloadStatus {
@@ -230,7 +231,7 @@ func (e *Engine) set(name object.Name, st v1alpha1.WorkloadStatus) {
 		}
 	}
 	e.statuses[name] = st
-	signal(e.changes)
+	wait.Signal(e.changes)
 }
 
 // Changes tells that Statuses gives something new. One signal may stand for
@@ -336,13 +337,5 @@ func (e *Engine) reconcile(ctx context.Context, units map[object.Name]*unit, wg 
 		u.tell(t)
 		units[name] = u
 		wg.Go(func() { u.run(ctx) })
-	}
-}
-
-// signal sets a flag that a receiver clears.
-func signal(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
 	}
 }
