@@ -254,7 +254,7 @@ func (i indented) Write(p []byte) (int, error) {
 // renderFindings writes findings for people.
 func (a *app) renderFindings(w io.Writer, c colors, all []object.Finding) {
 	for _, f := range all {
-		text := object.Render(f)
+		text := object.Render(f.Public())
 		if c.on {
 			paint := c.yellow
 			if f.Severity == object.Error {

@@ -130,7 +130,7 @@ func TestRender(t *testing.T) {
 		{"a terminal's command", object.Finding{Severity: object.Error, Message: "so", Excerpt: "a\x1b[2J", Place: object.Place{File: "a", Line: 1, Column: 1}}, "a:1:1: error: so\n    a?[2J\n    ^\n"},
 		{
 			"a line of a Secret",
-			object.Finding{Severity: object.Error, Object: object.Key{Kind: "Secret", Namespace: "a", Name: "b"}, Message: "so", Excerpt: "  key: hush", Place: object.Place{File: "a", Line: 1, Column: 3}},
+			object.Finding{Severity: object.Error, Object: object.Key{Kind: "Secret", Namespace: "a", Name: "b"}, Message: "so", Excerpt: "  key: hush", Place: object.Place{File: "a", Line: 1, Column: 3}}.Public(),
 			"a:1:3: error: Secret a/b: so\n",
 		},
 		{"a column inside the indentation", object.Finding{Severity: object.Error, Message: "so", Excerpt: "    a", Place: object.Place{File: "a", Line: 1, Column: 3}}, "a:1:3: error: so\n      a\n    ^\n"},

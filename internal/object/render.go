@@ -14,9 +14,8 @@ import (
 //	  did you mean "PathPrefix"?
 //
 // It ends with a line feed. What is unknown (place, object, field, excerpt,
-// mend) is left out, and what is not Public.
+// mend) is left out. For a log or a terminal give it the Public form.
 func Render(f Finding) string {
-	f = f.Public()
 	var b strings.Builder
 	if at := f.Place.String(); at != "" {
 		b.WriteString(at + ": ")
