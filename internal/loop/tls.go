@@ -1,11 +1,13 @@
 package loop
 
 import (
+	"container/list"
 	"context"
 	"crypto/tls"
 	"errors"
 	"io"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,10 +24,72 @@ import (
 
 // Handshakes bounds what TLS handshakes may cost. It is shared by the loops of
 // a process.
+//
+// Who opens so many handshakes and ends none would keep everybody else out. So
+// where the limit is met, the oldest one that waits for its client gives way: a
+// client that means it is done within its round trips, long before it is the
+// oldest of thousands.
 type Handshakes struct {
 	running chan struct{} // tokens for using the processor
 	open    atomic.Int64  // handshakes begun and not ended, waiting ones included
 	max     int64
+
+	mu  sync.Mutex // guards age and session.waits of what is in it
+	age list.List  // of *session: those that are open, oldest first
+}
+
+// maxSearch bounds the look for a handshake that gives way.
+const maxSearch = 256
+
+// begin takes in a handshake if there is room or if another gives way.
+func (h *Handshakes) begin(s *session) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.open.Load() >= h.max && !h.evict() {
+		return false
+	}
+	h.open.Add(1)
+	s.place = h.age.PushBack(s)
+	return true
+}
+
+func (h *Handshakes) end(s *session) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.open.Add(-1)
+	if s.place != nil {
+		h.age.Remove(s.place)
+		s.place = nil
+	}
+}
+
+// evict ends the oldest handshake that waits for its client; it says whether
+// there was one. The caller holds h.mu.
+func (h *Handshakes) evict() bool {
+	at := h.age.Front()
+	for range maxSearch {
+		if at == nil {
+			return false
+		}
+		s := at.Value.(*session) //nolint:errcheck // nothing else is in it
+		if s.waits {
+			h.age.Remove(at)
+			s.place = nil
+			s.evicted.Store(true)
+			s.cancelled.Store(true)
+			s.signal()
+			return true
+		}
+		at = at.Next()
+	}
+	return false
+}
+
+// waits notes that a handshake waits for its client, or does no more.
+func (h *Handshakes) waits(s *session, on bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s.waits = on
 }
 
 // NewHandshakes allows so many to compute at the same time, and so many to be
@@ -34,7 +98,8 @@ func NewHandshakes(running, open int) *Handshakes {
 	return &Handshakes{running: make(chan struct{}, running), max: int64(open)}
 }
 
-// ErrBusy is the error of a handshake that was refused because too many are open.
+// ErrBusy is the error of a handshake that was refused, or had to give way to
+// another, because too many are open.
 var ErrBusy = errors.New("too many TLS handshakes are open")
 
 // errCancelled is told to a handler when CancelHandshake ended a handshake.
@@ -59,7 +124,10 @@ type session struct {
 
 	wakeup    chan struct{} // size 1: the socket has something new
 	cancelled atomic.Bool
-	batch     bool // writes gather in the loop's cipher buffer
+	evicted   atomic.Bool
+	waits     bool          // for the client; see Handshakes.mu
+	place     *list.Element // in Handshakes.age; nil if it is not in it
+	batch     bool          // writes gather in the loop's cipher buffer
 }
 
 type phase uint8
@@ -105,8 +173,7 @@ func (s *session) poke() {
 	if !s.c.canRead {
 		return
 	}
-	if s.limits.open.Add(1) > s.limits.max {
-		s.limits.open.Add(-1)
+	if !s.limits.begin(s) {
 		s.c.call(Ready{Err: ErrBusy})
 		return
 	}
@@ -128,7 +195,7 @@ func (s *session) handshake() {
 	s.limits.running <- struct{}{}
 	err := s.conn.HandshakeContext(context.Background())
 	<-s.limits.running
-	s.limits.open.Add(-1)
+	s.limits.end(s)
 	if s.c.loop.Post(func() { s.settle(err) }) != nil {
 		unix.Close(s.c.fd) // the loop is gone, and left the descriptor to us
 	}
@@ -145,6 +212,8 @@ func (s *session) settle(err error) {
 	if err == nil {
 		state := s.conn.ConnectionState()
 		s.state = &state
+	} else if s.evicted.Load() {
+		err = ErrBusy
 	} else if s.cancelled.Load() {
 		err = errCancelled
 	}
@@ -292,7 +361,9 @@ func (t *transport) Write(p []byte) (int, error) {
 // wait gives the processor to another handshake until the socket has an event.
 func (s *session) wait() {
 	<-s.limits.running
+	s.limits.waits(s, true)
 	<-s.wakeup
+	s.limits.waits(s, false)
 	s.limits.running <- struct{}{}
 }
 

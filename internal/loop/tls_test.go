@@ -490,20 +490,56 @@ func TestTLSManyHandshakes(t *testing.T) {
 	}
 }
 
+// Who begins handshakes and ends none does not keep others out.
 func TestTLSTooManyHandshakes(t *testing.T) {
 	l := start(t, Config{})
-	errs := make(chan error, 1)
-	limits := NewHandshakes(1, 1)
-	addr := serveTLS(t, l, limits, func(c *Conn, r Ready) { c.Close(); errs <- r.Err })
-	first := dial(t, addr)
-	_, _ = first.Write([]byte{22, 3, 1, 1, 0, 1})
-	eventually(t, "the first has begun", func() bool { return limits.open.Load() == 1 })
-	_, _ = dial(t, addr).Write([]byte{22, 3, 1, 1, 0, 1})
-	if err := <-errs; !errors.Is(err, ErrBusy) {
-		t.Errorf("got %v, want ErrBusy", err)
+	errs := make(chan error, 10)
+	limits := NewHandshakes(1, 2)
+	addr := serveTLS(t, l, limits, func(c *Conn, r Ready) {
+		if r.Err != nil {
+			c.Close()
+		}
+		errs <- r.Err
+	})
+	for i := range int64(2) {
+		_, _ = dial(t, addr).Write([]byte{22, 3, 1, 1, 0, 1})
+		eventually(t, "it waits for its client", func() bool {
+			limits.mu.Lock()
+			defer limits.mu.Unlock()
+			last := limits.age.Back()
+			return limits.open.Load() == i+1 && last != nil && last.Value.(*session).waits
+		})
 	}
-	first.Close()
-	<-errs
+	limits.mu.Lock()
+	oldest := limits.age.Front()
+	limits.mu.Unlock()
+	if err := tls.Client(dial(t, addr), clientConfig(tls.VersionTLS13)).Handshake(); err != nil {
+		t.Fatalf("handshake while others wait: %v", err)
+	}
+	if err := <-errs; !errors.Is(err, ErrBusy) {
+		t.Errorf("the one that gave way got %v, want ErrBusy", err)
+	}
+	limits.mu.Lock()
+	defer limits.mu.Unlock()
+	if oldest.Value.(*session).place != nil || limits.age.Len() > 2 {
+		t.Errorf("%d handshakes are open, and the oldest is one of them", limits.age.Len())
+	}
+}
+
+// Nothing gives way that does not wait for its client.
+func TestTLSHandshakesThatComputeStay(t *testing.T) {
+	limits := NewHandshakes(1, 1)
+	first, second := &session{limits: limits}, &session{limits: limits}
+	if !limits.begin(first) {
+		t.Fatal("the first was refused")
+	}
+	if limits.begin(second) {
+		t.Error("the second came in")
+	}
+	limits.end(first)
+	if !limits.begin(second) {
+		t.Error("the second was refused although the first had ended")
+	}
 }
 
 func TestTLSSessionsResume(t *testing.T) {
