@@ -80,7 +80,7 @@ func (e *edits) one() string {
 	text := routeOf(strings.TrimSuffix(name, ".yaml"), fmt.Sprintf(
 		`{matches: [{path: {type: %s, value: /%s}}], filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {set: [{name: X-Mark, value: "%d"}]}}], backendRefs: [{name: %s, port: 80}]}`,
 		e.pick("PathPrefix", "Exact"), e.pick("p", "q"), e.n, e.pick("a", "b", "missing")))
-	what := e.pick("good", "good", "good", "invalid", "unparsable", "unknown field", "remove", "twice", "listener", "gateway", "service")
+	what := e.pick("good", "good", "good", "invalid", "unparsable", "unknown field", "remove", "twice", "move", "half", "pair", "listener", "gateway", "service")
 	switch what {
 	case "good":
 	case "invalid":
@@ -97,6 +97,17 @@ func (e *edits) one() string {
 	case "twice":
 		// An object of another file. Whose is first wins.
 		name = "z" + name
+	case "move":
+		to := fmt.Sprintf("%s%d.yaml", e.pick("a", "r", "z"), e.rng.IntN(4))
+		if err := os.Rename(e.w.config+"/"+name, e.w.config+"/"+to); err != nil {
+			return what + " nothing"
+		}
+		return what + " " + name + " to " + to
+	case "half":
+		// A good object, and one that cannot be read.
+		text += "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r" + e.pick("0", "1", "2", "3") + "\n"
+	case "pair":
+		text = all(text, route("other", "/other", "a"))
 	case "listener":
 		name = "gateway.yaml"
 		text = gatewayOf(fmt.Sprintf("{name: http, protocol: HTTP, port: %d}", e.ports[0]),
