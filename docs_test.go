@@ -72,3 +72,34 @@ func TestTargetsInDocumentsExist(t *testing.T) {
 		t.Error("no document names a target: the search is wrong")
 	}
 }
+
+// TestEachDependencyIsExplained holds docs/dependencies.md against the direct
+// requirements of go.mod, both ways.
+func TestEachDependencyIsExplained(t *testing.T) {
+	mod, err := os.ReadFile("go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile("docs/dependencies.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	module := regexp.MustCompile("`([a-z0-9.-]+\\.[a-z]+/[^` ]+)`")
+	told := map[string]bool{}
+	for line := range strings.Lines(string(text)) {
+		if cells := strings.Split(line, "|"); len(cells) > 2 {
+			for _, m := range module.FindAllStringSubmatch(cells[1], -1) {
+				told[m[1]] = true
+			}
+		}
+	}
+	for _, m := range regexp.MustCompile(`(?m)^\t(\S+) v\S+$`).FindAllStringSubmatch(string(mod), -1) {
+		if !told[m[1]] {
+			t.Errorf("go.mod requires %s, and docs/dependencies.md does not say why", m[1])
+		}
+		delete(told, m[1])
+	}
+	for path := range told {
+		t.Errorf("docs/dependencies.md explains %s, which go.mod does not require", path)
+	}
+}
