@@ -2,6 +2,7 @@ package source
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -31,11 +32,12 @@ type walk struct {
 	seen     map[string]struct{}
 	dirs     map[[2]uint64]struct{} // by device and inode, against cycles
 	enter    func(dir string)       // called before a folder is listed
+	room     int                    // for so many files more
 	findings []object.Finding
 }
 
 func newWalk(enter func(string)) *walk {
-	return &walk{seen: map[string]struct{}{}, dirs: map[[2]uint64]struct{}{}, enter: enter}
+	return &walk{seen: map[string]struct{}{}, dirs: map[[2]uint64]struct{}{}, enter: enter, room: maxFiles}
 }
 
 // skip leaves a folder out, wherever it is met.
@@ -63,7 +65,7 @@ func (w *walk) root(i int, path string) error {
 }
 
 func (w *walk) file(root int, path string, fi fs.FileInfo, link bool) {
-	if _, again := w.seen[path]; again || len(w.files) >= maxFiles {
+	if _, again := w.seen[path]; again || w.full(path) {
 		return
 	}
 	w.seen[path] = struct{}{}
@@ -72,6 +74,17 @@ func (w *walk) file(root int, path string, fi fs.FileInfo, link bool) {
 		f.bad = errIrregular
 	}
 	w.files = append(w.files, f)
+}
+
+// full takes the place of a file, and says once that there is none left.
+func (w *walk) full(path string) bool {
+	if w.room--; w.room == -1 {
+		w.findings = append(w.findings, object.Finding{
+			Severity: object.Error, Reason: ReasonTooLarge, Place: object.Place{File: path},
+			Message: fmt.Sprintf("is one file too many: after %d neither it nor what comes behind it is read", len(w.files)),
+		})
+	}
+	return w.room < 0
 }
 
 func (w *walk) dir(root int, path string, fi fs.FileInfo, link bool, depth int) {
