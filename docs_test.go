@@ -4,9 +4,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	"windrose.dev/windrose/internal/plan"
 )
 
 var (
@@ -101,5 +106,45 @@ func TestEachDependencyIsExplained(t *testing.T) {
 	}
 	for path := range told {
 		t.Errorf("docs/dependencies.md explains %s, which go.mod does not require", path)
+	}
+}
+
+// TestDefaultsAreThoseOfThePlan holds the defaults that the reference of
+// GatewayParameters tells against those that the data plane fills in.
+func TestDefaultsAreThoseOfThePlan(t *testing.T) {
+	text, err := os.ReadFile("docs/reference/gatewayparameters.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings := reflect.ValueOf(plan.DefaultSettings())
+	checked := 0
+	for field, name := range map[string]string{
+		"limits.headerBytes": "MaxHeaderBytes", "limits.uriBytes": "MaxURIBytes", "limits.headers": "MaxHeaders",
+		"limits.connections": "MaxConnections", "limits.bufferedBytes": "MaxBufferedBytes", "limits.pending": "MaxPending",
+		"limits.upstreamIdle": "MaxUpstreamIdle", "timeouts.header": "HeaderTimeout", "timeouts.idle": "IdleTimeout",
+		"timeouts.body": "BodyTimeout", "timeouts.tunnel": "TunnelTimeout", "timeouts.handshake": "HandshakeTimeout",
+		"timeouts.drain": "DrainTimeout", "timeouts.connect": "ConnectTimeout", "timeouts.upstreamIdle": "UpstreamIdle",
+	} {
+		told := regexp.MustCompile("\\| `" + regexp.QuoteMeta(field) + "` \\|.*Default ([0-9a-z]+)\\.").FindStringSubmatch(string(text))
+		if told == nil {
+			t.Errorf("the reference tells no default of %s", field)
+			continue
+		}
+		want := settings.FieldByName(name).Int()
+		got, err := strconv.ParseInt(told[1], 10, 64)
+		if err != nil {
+			d, err := time.ParseDuration(told[1])
+			if err != nil {
+				t.Errorf("%s: %v", field, err)
+			}
+			got = int64(d)
+		}
+		if got != want {
+			t.Errorf("the reference tells %s as the default of %s, the plan has %v", told[1], field, settings.FieldByName(name))
+		}
+		checked++
+	}
+	if fields := strings.Count(string(text), "| `timeouts.") + strings.Count(string(text), "| `limits."); checked != fields {
+		t.Errorf("%d defaults were checked, the reference has %d limits and timeouts", checked, fields)
 	}
 }
