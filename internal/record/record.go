@@ -188,9 +188,9 @@ func (f Flag) Mend() string {
 	case Misdirected:
 		return "open a new connection for this host"
 	case RuleBroken:
-		return "windrose describe the route and mend what its conditions say"
+		return "mend what the conditions of the route say: windrose describe httproute shows them"
 	case BackendMissing:
-		return "create the backend or correct the reference: windrose describe the route names it"
+		return "create the backend, correct its name or port, or let a ReferenceGrant allow it: windrose describe httproute says which"
 	case NoBackend:
 		return "give the rule a backend with a weight above zero"
 	case NoEndpoint:
