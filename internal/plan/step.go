@@ -111,10 +111,12 @@ func cleanText(s string) bool {
 }
 
 // Drops says whether a field that was there before the edit is gone after it:
-// Set replaces it, Remove removes it. The name may be in any case.
+// Set replaces it, Remove removes it. The name may be in any case, and with "_"
+// for "-": CGI and what follows it read both as one, so that X_User would stand
+// for the X-User that a filter sets.
 func (e *HeaderEdit) Drops(name []byte) bool {
 	for i := range e.Set {
-		if equalFold(name, e.Set[i].Name) {
+		if sameField(name, e.Set[i].Name) {
 			return true
 		}
 	}
@@ -123,7 +125,7 @@ func (e *HeaderEdit) Drops(name []byte) bool {
 
 func (e *HeaderEdit) removes(name []byte) bool {
 	for i := range e.Remove {
-		if equalFold(name, e.Remove[i]) {
+		if sameField(name, e.Remove[i]) {
 			return true
 		}
 	}
@@ -176,14 +178,14 @@ func Fields(steps []Step, kind StepKind, yield func(Header)) {
 	}
 }
 
-// equalFold compares ASCII without case.
-func equalFold(a []byte, b string) bool {
+// sameField compares names of fields: ASCII without case, "_" like "-".
+func sameField(a []byte, b string) bool {
 	if len(a) != len(b) {
 		return false
 	}
 	for i, c := range a {
 		d := b[i]
-		if c == d {
+		if c == d || c == '_' && d == '-' || c == '-' && d == '_' {
 			continue
 		}
 		if c|0x20 != d|0x20 || c|0x20 < 'a' || c|0x20 > 'z' {

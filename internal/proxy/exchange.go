@@ -243,7 +243,7 @@ func (x *exchange) keep(data []byte) {
 func (x *exchange) keepEnd(trailers []h1.Field) {
 	x.sentEnd = true
 	if x.chunked {
-		x.sent = h1.AppendLastChunk(x.sent, trailers)
+		x.sent = h1.AppendLastChunk(x.sent, x.honest(trailers))
 	}
 }
 
@@ -369,7 +369,7 @@ func (x *exchange) onBodyEnd(trailers []h1.Field) bool {
 		x.endTunnel()
 		return false
 	}
-	if err := x.s.end(trailers); err != nil {
+	if err := x.s.end(x.honest(trailers)); err != nil {
 		return x.serverBroken()
 	}
 	return true

@@ -116,7 +116,7 @@ func (x *exchange) appendRequest(dst []byte) []byte {
 		default:
 			continue // hop by hop, framing, Host and what is written below
 		}
-		if !x.c.trusted && len(f.Name) == len("x-real-ip") && h1.EqualFold(f.Name, "x-real-ip") {
+		if x.pretends(f.Name) {
 			continue
 		}
 		if edits(steps, plan.StepRequestHeaders) && dropped(steps, plan.StepRequestHeaders, f.Name) {
@@ -257,6 +257,9 @@ func (x *exchange) interimFields(yield func(name, value []byte)) {
 		f := &resp.Fields[i]
 		if i < 64 && resp.HopByHop&(1<<i) != 0 || f.Known.HopByHop() || f.Known == h1.ContentLength {
 			continue
+		}
+		if f.Known == h1.FaultFlag || f.Known == h1.RequestID {
+			continue // windrose's to say
 		}
 		yield(f.Name, f.Value)
 	}

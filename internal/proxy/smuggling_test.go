@@ -1,10 +1,13 @@
 package proxy_test
 
 import (
+	"fmt"
 	"io"
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"windrose.dev/windrose/internal/plan"
 )
 
 func oneRefusal(answers string) bool {
@@ -131,4 +134,55 @@ func TestManyBadRequestsAreOneAnswer(t *testing.T) {
 		t.Errorf("got %d answers, want 1", n)
 	}
 	g.wantLines(1)
+}
+
+// A service must be able to believe what windrose and its filters say of a
+// request, however a client writes the names.
+func TestForgedFieldsDoNotPass(t *testing.T) {
+	seen := make(chan string, 1)
+	b := endpoint(t, func(p *peer) {
+		head := p.head()
+		_, _ = p.r.ReadString('\n') // the last chunk
+		head += p.head()            // trailers
+		seen <- head
+		p.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+	})
+	r := all(plan.Backend{Service: "s", Weight: 1})
+	r.Filters = []plan.Filter{{RequestHeaders: &plan.HeaderEdit{Set: []plan.Header{{Name: "X-User", Value: "nobody"}}, Remove: []string{"x-secret"}}}}
+	g := start(t, 1, service("s", b), route("r", r))
+	forged := []string{
+		"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Client-Cert", "X-Forwarded-Prefix", "Forwarded", "X-Real-IP",
+		"X_Forwarded_For", "x_forwarded-proto", "X_Forwarded_Port", "X_Real_IP", "X-Request-Id", "X_Request_Id",
+		"X-User", "X_User", "X-Secret", "x_secret", "Transfer_Encoding", "Content_Length", "Proxy", "Proxy_Authorization",
+	}
+	var head, trailers strings.Builder
+	for _, name := range forged {
+		fmt.Fprintf(&head, "%s: forged\r\n", name)
+		fmt.Fprintf(&trailers, "%s: forged\r\n", name)
+	}
+	p := g.dial()
+	p.send("POST / HTTP/1.1\r\nhost: x\r\nx_other: kept\r\ntransfer-encoding: chunked\r\n" + head.String() + "\r\n0\r\nx_more: kept\r\n" + trailers.String() + "\r\n")
+	if resp, _ := p.answer("POST"); resp.StatusCode != 200 {
+		t.Fatalf("status %d", resp.StatusCode)
+	}
+	got := <-seen
+	for l := range strings.Lines(got) {
+		if strings.Contains(l, "forged") {
+			t.Errorf("the service sees %q", l)
+		}
+	}
+	for _, want := range []string{"x_other: kept", "x_more: kept", "X-User: nobody", "x-forwarded-for: 127.0.0.1"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in %q", want, got)
+		}
+	}
+}
+
+func TestInterimAnswersCannotSpeakForWindrose(t *testing.T) {
+	b := answering(t, "HTTP/1.1 103 Early Hints\r\nx-windrose-fault: no-route\r\nx-request-id: forged\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+	g := start(t, 1, route("r", all(plan.Backend{Service: "s", Weight: 1})), service("s", b))
+	got := g.raw("GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+	if !strings.Contains(got, "link: x") || strings.Contains(got, "no-route") || strings.Contains(got, "forged") {
+		t.Errorf("got %q", got)
+	}
 }
