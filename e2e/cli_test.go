@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -41,10 +42,7 @@ func TestValidateOffline(t *testing.T) {
 		{"a Secret's key stays secret", "s.yaml", "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ntype: kubernetes.io/tls\ndata: {tls.crt: topsecret, tls.key: topsecret!}\n", []string{"s.yaml:", "base64"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			files := map[string]string{}
-			for k, v := range good {
-				files[k] = v
-			}
+			files := maps.Clone(good)
 			files[tt.file] = tt.text
 			dir := folder(t, files)
 			r := run(t, binary, "validate", dir)

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -113,7 +114,8 @@ func TestCurlSpeaksHTTP(t *testing.T) {
 		{"a method of one's own", []string{"-X", "BREW", "/x"}, []string{"BREW /x"}, ""},
 		{"CONNECT", []string{"-i", "-X", "CONNECT", "--request-target", "a:443", "/"}, []string{" 501 ", "x-windrose-fault: not-supported"}, ""},
 	} {
-		args := append(tt.args[:len(tt.args)-1:len(tt.args)-1], "http://"+addr+tt.args[len(tt.args)-1])
+		args := slices.Clone(tt.args)
+		args[len(args)-1] = "http://" + addr + args[len(args)-1]
 		r := curl(t, args...)
 		for _, want := range tt.want {
 			if !strings.Contains(r.out, want) {

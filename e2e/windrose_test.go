@@ -129,8 +129,10 @@ func up(t *testing.T, files map[string]string) *windrose {
 
 func (w *windrose) start() {
 	w.t.Helper()
-	w.cmd = exec.Command(cmp.Or(w.program, binary), append([]string{"up", "--config", w.config, "--state", w.state,
-		"--admin", w.admin, "--health", w.health, "--metrics", w.stats}, w.more...)...)
+	w.cmd = exec.Command(cmp.Or(w.program, binary), append([]string{
+		"up", "--config", w.config, "--state", w.state,
+		"--admin", w.admin, "--health", w.health, "--metrics", w.stats,
+	}, w.more...)...)
 	w.cmd.Dir = w.dir
 	w.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: w.user}
 	out, err := os.OpenFile(filepath.Join(w.config, "..", "stdout"), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o644)
