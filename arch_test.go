@@ -31,6 +31,7 @@ var imports = map[string][]string{
 	"internal/loop":       {},
 	"internal/memory":     {},
 	"internal/plan":       {},
+	"internal/procfs":     {},
 	"internal/record":     {},
 	"internal/sniff":      {},
 	"internal/wait":       {},
@@ -41,7 +42,7 @@ var imports = map[string][]string{
 	"internal/source":    {"internal/atomicfile", "internal/memory", "internal/object", "internal/schema"},
 	"internal/translate": {"api/v1alpha1", "internal/object", "internal/plan"},
 	"internal/status":    {"internal/object"},
-	"internal/workload":  {"api/v1alpha1", "internal/atomicfile", "internal/object", "internal/wait"},
+	"internal/workload":  {"api/v1alpha1", "internal/atomicfile", "internal/object", "internal/procfs", "internal/wait"},
 
 	// Between the two processes.
 	"internal/feed": {"internal/atomicfile", "internal/plan", "internal/wait"},
@@ -56,7 +57,7 @@ var imports = map[string][]string{
 	// Wiring and surface.
 	"internal/admin": {"api/v1alpha1", "internal/object", "internal/plan", "internal/telemetry"},
 	"internal/node": {
-		"api/v1alpha1", "internal/admin", "internal/atomicfile", "internal/feed", "internal/object", "internal/plan",
+		"api/v1alpha1", "internal/admin", "internal/atomicfile", "internal/feed", "internal/object", "internal/plan", "internal/procfs",
 		"internal/source", "internal/status", "internal/translate", "internal/wait", "internal/workload",
 	},
 	"internal/cli": {

@@ -1,18 +1,17 @@
 package node
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"runtime"
-	"strconv"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"windrose.dev/windrose/internal/procfs"
 )
 
 // nobody is the user that the data plane runs as where windrose is root.
@@ -154,24 +153,16 @@ func sameProgram(pid int) bool {
 }
 
 func bootID() string {
-	data, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(data))
+	id, _ := procfs.Boot() // without one nothing of an earlier run is known again
+	return id
 }
 
 // startTime is when a process that has not ended was started, in ticks since
 // boot.
 func startTime(pid int) (uint64, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
+	p, err := procfs.Read(pid)
+	if err == nil && p.Ended {
+		err = os.ErrProcessDone
 	}
-	// The second field is the name in parentheses and may hold anything.
-	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
-	if len(fields) < 20 || fields[0] == "Z" || fields[0] == "X" {
-		return 0, os.ErrProcessDone
-	}
-	return strconv.ParseUint(fields[19], 10, 64)
+	return p.Start, err
 }

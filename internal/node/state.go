@@ -159,7 +159,7 @@ func (s *state) remember(id identity) error {
 func (s *state) recall() (identity, bool) {
 	var id identity
 	data, err := os.ReadFile(s.planeFile())
-	if err != nil || json.Unmarshal(data, &id) != nil || id.PID <= 1 || id.Boot != bootID() {
+	if err != nil || json.Unmarshal(data, &id) != nil || id.PID <= 1 || id.Boot == "" || id.Boot != bootID() {
 		return identity{}, false
 	}
 	start, err := startTime(id.PID)

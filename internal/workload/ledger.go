@@ -14,14 +14,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"windrose.dev/windrose/internal/atomicfile"
+	"windrose.dev/windrose/internal/procfs"
 )
 
 // markVariable carries the state folder's id into the environment of every
@@ -57,12 +56,12 @@ func openLedger(dir string) (*ledger, error) {
 	if err := json.Unmarshal(data, &l.book); err != nil || l.book.ID == "" {
 		l.book = book{ID: rand.Text()}
 	}
-	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	boot, err := procfs.Boot()
 	if err != nil {
-		return nil, fmt.Errorf("read the boot id: %w", err)
+		return nil, err
 	}
-	if id := strings.TrimSpace(string(boot)); l.book.Boot != id {
-		l.book.Boot, l.book.Processes = id, nil
+	if l.book.Boot != boot {
+		l.book.Boot, l.book.Processes = boot, nil
 	}
 	if l.book.Processes == nil {
 		l.book.Processes = map[int]uint64{}
@@ -82,13 +81,13 @@ func (l *ledger) add(pid int) error {
 	if l == nil {
 		return nil
 	}
-	st, err := readStat(pid)
+	process, err := procfs.Read(pid)
 	if err != nil {
 		return nil // it has already ended
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.book.Processes[pid] = st.start
+	l.book.Processes[pid] = process.Start
 	return l.write()
 }
 
@@ -152,28 +151,28 @@ func (l *ledger) endLeftovers(ctx context.Context, log *slog.Logger) {
 // leftovers finds the living processes that belong to the ledger: those it
 // lists, those of their groups, and those with its mark.
 func (l *ledger) leftovers() map[int]uint64 {
-	procs := readProcs()
+	procs := procfs.All()
 	groups := map[int]bool{}
 	found := map[int]uint64{}
 	// Who started windrose is spared, also if it is a workload of an earlier run.
 	spared := map[int]bool{}
-	for pid := os.Getpid(); pid > 0 && !spared[pid]; pid = procs[pid].parent {
+	for pid := os.Getpid(); pid > 0 && !spared[pid]; pid = procs[pid].Parent {
 		spared[pid] = true
 	}
-	for pid, st := range procs {
-		if spared[pid] || st.zombie {
+	for pid, process := range procs {
+		if spared[pid] || process.Ended {
 			continue
 		}
 		start, listed := l.book.Processes[pid]
-		if listed && start == st.start || l.marked(pid) {
-			found[pid] = st.start
-			groups[st.group] = true
+		if listed && start == process.Start || l.marked(pid) {
+			found[pid] = process.Start
+			groups[process.Group] = true
 		}
 	}
 	delete(groups, unix.Getpgrp())
-	for pid, st := range procs {
-		if !spared[pid] && !st.zombie && groups[st.group] {
-			found[pid] = st.start
+	for pid, process := range procs {
+		if !spared[pid] && !process.Ended && groups[process.Group] {
+			found[pid] = process.Start
 		}
 	}
 	return found
@@ -200,61 +199,15 @@ func signalProcess(pid int, start uint64, sig unix.Signal) {
 		return
 	}
 	defer unix.Close(fd)
-	if st, err := readStat(pid); err == nil && st.start == start {
+	if process, err := procfs.Read(pid); err == nil && process.Start == start {
 		_ = unix.PidfdSendSignal(fd, sig, nil, 0) // fails only if it is gone or not ours
 	}
 }
 
-// stat is what /proc says about a process.
-type stat struct {
-	parent int
-	group  int
-	start  uint64
-	zombie bool
-}
-
-func readStat(pid int) (stat, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return stat{}, err
-	}
-	// The second field is the name in parentheses and may hold anything.
-	i := bytes.LastIndexByte(data, ')')
-	fields := strings.Fields(string(data[i+1:]))
-	if i < 0 || len(fields) < 20 {
-		return stat{}, fmt.Errorf("read the state of process %d: unknown form", pid)
-	}
-	parent, err1 := strconv.Atoi(fields[1])
-	group, err2 := strconv.Atoi(fields[2])
-	start, err3 := strconv.ParseUint(fields[19], 10, 64)
-	st := stat{parent: parent, group: group, start: start, zombie: fields[0] == "Z" || fields[0] == "X"}
-	return st, errors.Join(err1, err2, err3)
-}
-
-func readProcs() map[int]stat {
-	dir, err := os.Open("/proc")
-	if err != nil {
-		return nil
-	}
-	defer dir.Close()
-	names, _ := dir.Readdirnames(-1) // what was read is as good as it gets
-	procs := make(map[int]stat, len(names))
-	for _, name := range names {
-		pid, err := strconv.Atoi(name)
-		if err != nil {
-			continue
-		}
-		if st, err := readStat(pid); err == nil {
-			procs[pid] = st
-		}
-	}
-	return procs
-}
-
 // groupAlive says whether a process group has a living member.
 func groupAlive(group int) bool {
-	for _, st := range readProcs() {
-		if st.group == group && !st.zombie {
+	for _, process := range procfs.All() {
+		if process.Group == group && !process.Ended {
 			return true
 		}
 	}
