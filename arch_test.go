@@ -51,7 +51,7 @@ var imports = map[string][]string{
 	"internal/h2":        {"internal/h1"},
 	"internal/upstream":  {"internal/plan"},
 	"internal/telemetry": {"internal/record"},
-	"internal/proxy":     {"internal/h1", "internal/loop", "internal/plan", "internal/record", "internal/sniff", "internal/telemetry", "internal/upstream"},
+	"internal/proxy":     {"internal/h1", "internal/h2", "internal/loop", "internal/plan", "internal/record", "internal/sniff", "internal/telemetry", "internal/upstream"},
 	"internal/dataplane": {"internal/feed", "internal/memory", "internal/plan", "internal/proxy", "internal/telemetry", "internal/upstream", "internal/wait"},
 
 	// Wiring and surface.

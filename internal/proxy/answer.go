@@ -22,7 +22,7 @@ func (x *exchange) onInterim() bool {
 // onHead begins the answer with the final head in w.resp; end says that no body
 // follows: then onEnd is called next.
 func (x *exchange) onHead(end bool) {
-	w, resp := x.w, &x.w.resp
+	w, resp := x.w, x.w.resp
 	now := w.loop.Clock()
 	x.activity = w.loop.Now()
 	x.rec.Upstream = time.Duration(now - x.attempt)

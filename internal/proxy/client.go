@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"windrose.dev/windrose/internal/h1"
+	"windrose.dev/windrose/internal/h2"
 	"windrose.dev/windrose/internal/loop"
 	"windrose.dev/windrose/internal/record"
 	"windrose.dev/windrose/internal/telemetry"
@@ -33,6 +34,7 @@ type client struct {
 	started int64  // when the first byte of a head came
 	timer   loop.Timer
 	last    bool // no more requests after this one
+	served  bool // there was a request
 	trusted bool // the peer's X-Forwarded headers are kept
 	secure  bool
 	sni     string
@@ -52,8 +54,9 @@ const (
 	reading
 	busy
 	tunnel
-	flushing  // the last answer is being sent
-	lingering // it is sent; what the client still sends is thrown away
+	multiplexed // HTTP/2: see h2client
+	flushing    // the last answer is being sent
+	lingering   // it is sent; what the client still sends is thrown away
 	closed
 )
 
@@ -101,6 +104,10 @@ func (c *client) Ready(r loop.Ready) {
 			return
 		}
 	}
+	if c.phase == multiplexed {
+		c.h2.ready(r)
+		return
+	}
 	if r.Err != nil {
 		c.lost()
 		return
@@ -131,6 +138,10 @@ func (c *client) shaken(r loop.Ready) {
 	if s := c.conn.TLSState(); s != nil {
 		c.sni = s.ServerName
 		c.tlsName = tlsVersion(s.Version)
+		if s.NegotiatedProtocol == "h2" {
+			c.startH2(nil)
+			return
+		}
 	}
 	if c.last { // asked to leave meanwhile
 		c.arm(lameDuckTime)
@@ -171,7 +182,7 @@ func (c *client) drained() bool {
 		return false
 	case busy, tunnel:
 		c.x.clientDrained()
-	case shaking, idle, reading, lingering, closed:
+	case shaking, idle, reading, multiplexed, lingering, closed:
 	}
 	return c.phase != closed
 }
@@ -185,7 +196,7 @@ func (c *client) read() {
 	case lingering:
 		c.discard()
 		return
-	case flushing, closed:
+	case flushing, closed, multiplexed:
 		return
 	case shaking, idle, reading:
 	}
@@ -232,6 +243,11 @@ func (c *client) process(p []byte) {
 			c.phase = reading
 			c.started = w.loop.Clock()
 		}
+		if !c.secure && isPreface(p) && c.first() {
+			c.preface(p)
+			return
+		}
+		w.req = &w.req1
 		n, err := w.req.Parse(p, c.seen, w.limits())
 		if err != nil {
 			c.refuse(err)
@@ -254,11 +270,30 @@ func (c *client) process(p []byte) {
 	}
 }
 
+// first says whether nothing was served on the connection yet.
+func (c *client) first() bool { return !c.served }
+
+// isPreface says whether p is the beginning of HTTP/2 with prior knowledge (RFC
+// 9113 3.3), as far as it goes: no method is called PRI.
+func isPreface(p []byte) bool {
+	return len(p) >= 3 && p[0] == 'P' && string(p[:min(len(p), len(h2.Preface))]) == h2.Preface[:min(len(p), len(h2.Preface))]
+}
+
+// preface starts HTTP/2 once all of its preface is there.
+func (c *client) preface(p []byte) {
+	if len(p) < len(h2.Preface) {
+		c.wait(p)
+		return
+	}
+	c.startH2(p)
+}
+
 // serve begins the request in w.req; p is what follows its head. It returns what
 // belongs to the next request.
 func (c *client) serve(p []byte) []byte {
 	w := c.w
 	c.phase = busy
+	c.served = true
 	c.rechunk = false
 	c.body.Reset(w.req.Body, w.req.Length)
 	if !w.req.KeepAlive || w.view.draining {
@@ -533,6 +568,8 @@ func (c *client) leave(soon, deadline int64) {
 	case busy, tunnel:
 		c.last = true
 		c.x.hurry(deadline)
+	case multiplexed:
+		c.h2.leave(soon, deadline)
 	case flushing, lingering, closed:
 	}
 }
@@ -541,6 +578,9 @@ func (c *client) leave(soon, deadline int64) {
 func (c *client) cut() {
 	if c.x != nil {
 		c.x.cut()
+	}
+	if c.h2 != nil {
+		c.h2.cut()
 	}
 	c.close()
 }
@@ -552,9 +592,12 @@ func (c *client) expired() {
 	case shaking:
 		c.conn.CancelHandshake()
 	case reading:
-		c.w.req = h1.Request{Fields: c.w.req.Fields[:0]} // what is there is another's
+		c.w.req = &c.w.req1
+		*c.w.req = h1.Request{Fields: c.w.req.Fields[:0]} // what is there is another's
 		c.refuse(&h1.Error{Status: record.HeaderTimeout.Status(), Reason: "the request's headers did not arrive in time"})
 	case busy, tunnel:
+	case multiplexed:
+		c.h2.expired()
 	default:
 		c.close()
 	}
@@ -570,6 +613,9 @@ func (c *client) close() {
 	w.clients.remove(c)
 	w.loop.Buffers.Give(c.in)
 	c.in = nil
+	if c.h2 != nil {
+		c.h2.h.Close()
+	}
 	c.conn.Close()
 	c.counts.Active--
 	w.proxy.conns.Add(-1)

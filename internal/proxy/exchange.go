@@ -35,6 +35,7 @@ type exchange struct {
 	// small, body, framed as the service's protocol asks. sentEnd says that it is
 	// the whole request.
 	sent       []byte
+	trailers   []h1.Field // after sent, towards an HTTP/2 endpoint
 	headLen    int
 	sentEnd    bool
 	whole      bool // nothing was sent that is not in sent
@@ -100,7 +101,7 @@ func (x *exchange) reset() {
 // whether the request is to be forwarded: then the caller gives what of the body
 // came along to keep, and calls launch. If not, it has been answered.
 func (x *exchange) begin(c *client, down clientSide, begun int64) bool {
-	w, req := x.w, &x.w.req
+	w, req := x.w, x.w.req
 	x.c, x.down, x.view = c, down, w.view
 	x.begun = begun
 	x.activity = w.loop.Now()
@@ -144,7 +145,7 @@ func (x *exchange) classify() {
 // resolve finds the rule and the backend; it says whether the request is to be
 // forwarded. If not, it has been answered.
 func (x *exchange) resolve() bool {
-	w, req, c := x.w, &x.w.req, x.c
+	w, req, c := x.w, x.w.req, x.c
 	if x.method == connectMethod {
 		x.fail(record.NotSupported, "CONNECT is not served here")
 		return false
@@ -242,8 +243,11 @@ func (x *exchange) keep(data []byte) {
 // keepEnd notes that what was kept is the whole body.
 func (x *exchange) keepEnd(trailers []h1.Field) {
 	x.sentEnd = true
-	if x.chunked {
+	switch {
+	case x.chunked:
 		x.sent = h1.AppendLastChunk(x.sent, x.honest(trailers))
+	case len(trailers) > 0:
+		x.trailers = cloneFields(trailers)
 	}
 }
 

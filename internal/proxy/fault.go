@@ -54,7 +54,7 @@ func (x *exchange) refused(c *client, down clientSide, begun int64, err *h1.Erro
 
 // redirect answers with a Location.
 func (x *exchange) redirect(r *plan.Redirect, path []byte) {
-	req := &x.w.req
+	req := x.w.req
 	target := plan.Target{Scheme: "http", Host: req.Host, Port: x.c.sock.addr.Port(), Path: path, Query: req.Query, Prefix: x.prefix}
 	if x.c.secure {
 		target.Scheme = "https"
@@ -79,7 +79,8 @@ func (x *exchange) beginReply(status int) *reply {
 	x.own = true
 	x.rec.Status = status
 	w.own = w.own[:0]
-	w.resp = h1.Response{Fields: w.resp.Fields[:0], Status: status, Minor: 1, Reason: bytesOf(http.StatusText(status)), KeepAlive: true}
+	w.resp = &w.ours
+	*w.resp = h1.Response{Fields: w.resp.Fields[:0], Status: status, Minor: 1, Reason: bytesOf(http.StatusText(status)), KeepAlive: true}
 	w.reply = reply{w: w}
 	r := &w.reply
 	r.add("server", "windrose")
@@ -109,7 +110,7 @@ func (r *reply) fields() {
 
 // reply sends a whole answer of windrose's own and ends the exchange.
 func (x *exchange) reply(r *reply, body []byte) {
-	resp := &x.w.resp
+	resp := x.w.resp
 	if len(body) > 0 {
 		r.add("content-type", "text/plain; charset=utf-8")
 		r.add("x-content-type-options", "nosniff")

@@ -18,7 +18,7 @@ const grpcType = "application/grpc"
 // remember copies what the record shows of the request in w.req, and settles
 // the request's id.
 func (x *exchange) remember() {
-	req, r := &x.w.req, &x.rec
+	req, r := x.w.req, &x.rec
 	m := x.meta[:0]
 	given, _ := h1.Lookup(req.Fields, "x-request-id")
 	if x.c.trusted && telemetry.ValidID(given) {
@@ -66,7 +66,7 @@ func (x *exchange) methodBytes() []byte {
 // appendRequest appends the head for the endpoint. w.match.Path is the
 // normalised path.
 func (x *exchange) appendRequest(dst []byte) []byte {
-	w, req := x.w, &x.w.req
+	w, req := x.w, x.w.req
 	steps := [2][]plan.Step{x.rule.Filters, x.backend.Steps}
 	host, path := x.rewritten(steps)
 	dst = x.grow(dst, headSize(req)+512)
@@ -132,7 +132,7 @@ func (x *exchange) appendRequest(dst []byte) []byte {
 
 // appendRequestEnd appends framing and what concerns the connection.
 func (x *exchange) appendRequestEnd(dst []byte) []byte {
-	req := &x.w.req
+	req := x.w.req
 	switch req.Body {
 	case h1.NoBody, h1.UntilClose: // a request cannot end with its connection
 	case h1.Chunked:
@@ -163,7 +163,7 @@ func (x *exchange) appendForwarded(dst, forwardedFor []byte) []byte {
 	}
 	dst = x.c.peer.Addr().AppendTo(dst)
 	dst = append(dst, "\r\n"...)
-	req := &x.w.req
+	req := x.w.req
 	if !x.c.trusted || !has(req.Fields, h1.ForwardedProto) {
 		if x.c.secure {
 			dst = append(dst, "x-forwarded-proto: https\r\n"...)
@@ -212,7 +212,7 @@ func (x *exchange) responseSteps() (steps [2][]plan.Step) {
 // responseFields calls yield with the fields of the final head in w.resp as the
 // client is to see them, without framing.
 func (x *exchange) responseFields(yield func(name, value []byte)) {
-	resp := &x.w.resp
+	resp := x.w.resp
 	steps := x.responseSteps()
 	edited := edits(steps, plan.StepResponseHeaders)
 	for i := range resp.Fields {
@@ -252,7 +252,7 @@ var requestIDName = []byte("x-request-id")
 // interimFields calls yield with the fields of the interim or switching head in
 // w.resp.
 func (x *exchange) interimFields(yield func(name, value []byte)) {
-	resp := &x.w.resp
+	resp := x.w.resp
 	for i := range resp.Fields {
 		f := &resp.Fields[i]
 		if i < 64 && resp.HopByHop&(1<<i) != 0 || f.Known.HopByHop() || f.Known == h1.ContentLength {
@@ -268,7 +268,7 @@ func (x *exchange) interimFields(yield func(name, value []byte)) {
 // appendResponse appends the final head from w.resp, and settles how the body is
 // framed.
 func (c *client) appendResponse(dst []byte, end bool) []byte {
-	resp := &c.w.resp
+	resp := c.w.resp
 	dst = appendStatus(dst, resp.Status, resp.Reason)
 	c.x.responseFields(func(name, value []byte) { dst = h1.AppendField(dst, name, value) })
 	switch resp.Body {
@@ -296,7 +296,7 @@ func (c *client) appendResponse(dst []byte, end bool) []byte {
 }
 
 func (c *client) appendInterim(dst []byte) []byte {
-	resp := &c.w.resp
+	resp := c.w.resp
 	dst = appendStatus(dst, resp.Status, resp.Reason)
 	c.x.interimFields(func(name, value []byte) { dst = h1.AppendField(dst, name, value) })
 	return append(dst, "\r\n"...)
@@ -304,7 +304,7 @@ func (c *client) appendInterim(dst []byte) []byte {
 
 // appendSwitch appends the head of a 101.
 func (c *client) appendSwitch(dst []byte) []byte {
-	x, resp := c.x, &c.w.resp
+	x, resp := c.x, c.w.resp
 	steps := x.responseSteps()
 	dst = appendStatus(dst, resp.Status, resp.Reason)
 	x.interimFields(func(name, value []byte) {

@@ -192,8 +192,9 @@ func (s *server) feed(p []byte) {
 // feedHead reads heads, interim ones included. It returns what follows the final
 // one, and whether that was there.
 func (s *server) feedHead(p []byte) ([]byte, bool) {
-	x, resp := s.x, &s.w.resp
+	x, resp := s.x, &s.w.resp1
 	for {
+		s.w.resp = resp
 		n, err := resp.Parse(p, s.seen, x.methodBytes(), s.w.limits())
 		if err != nil {
 			s.malformed(err)

@@ -25,7 +25,7 @@ var errNoCertificate = errors.New("no certificate for this server name")
 func (p *Proxy) newTLS(name string) *tlsSide {
 	return &tlsSide{config: &tls.Config{
 		MinVersion: tls.VersionTLS12,
-		NextProtos: []string{"http/1.1"},
+		NextProtos: []string{"h2", "http/1.1"},
 		// Records of full size: the many small ones at a connection's start cost
 		// more than they win where answers are small.
 		DynamicRecordSizingDisabled: true,

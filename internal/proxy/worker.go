@@ -3,11 +3,13 @@ package proxy
 import (
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"windrose.dev/windrose/internal/h1"
+	"windrose.dev/windrose/internal/h2"
 	"windrose.dev/windrose/internal/loop"
 	"windrose.dev/windrose/internal/plan"
 	"windrose.dev/windrose/internal/telemetry"
@@ -25,8 +27,12 @@ type worker struct {
 
 	// Parsed heads and matching are done with before the handler returns, so all
 	// connections share one of each.
-	req   h1.Request
-	resp  h1.Response
+	req   *h1.Request  // the request that begins
+	resp  *h1.Response // the answer's head that came
+	req1  h1.Request   // where HTTP/1 heads are parsed
+	resp1 h1.Response
+	again h1.Request  // a head of ours, read again for HTTP/2
+	ours  h1.Response // an answer of windrose's own
 	match plan.Request
 	path  []byte // normalised
 	up    []byte // what is put together for one write to an endpoint
@@ -35,7 +41,13 @@ type worker struct {
 	own   []byte // values of fields of windrose's own answers
 	reply reply
 
+	h2scratch *h2.Scratch
+	h2in      []byte    // what clients' HTTP/2 connections are read into
+	h2out     []byte    // and endpoints'
+	dirty     []flusher // connections to flush at the end of the turn
+
 	pools   map[*upstream.Endpoint]*pool
+	h2pools map[*upstream.Endpoint][]*h2server
 	spare   []*exchange
 	clients clientList
 	flush   loop.Timer // of the access log
@@ -62,7 +74,7 @@ func newWorker(p *Proxy, start time.Time) (*worker, error) {
 		view:  p.view.Load(),
 		ids:   telemetry.NewIDs(),
 		rng:   rand.NewPCG(rand.Uint64(), rand.Uint64()),
-		pools: map[*upstream.Endpoint]*pool{},
+		pools: map[*upstream.Endpoint]*pool{}, h2pools: map[*upstream.Endpoint][]*h2server{},
 	}
 	l, err := loop.New(loop.Config{
 		Start: start, Blocking: p.cfg.Blocking, Turn: w.turn, End: w.end,
@@ -72,6 +84,7 @@ func newWorker(p *Proxy, start time.Time) (*worker, error) {
 		return nil, err
 	}
 	w.loop = l
+	w.req, w.resp = &w.req1, &w.resp1
 	w.flush.F = func() {}
 	w.match.Header = w.header
 	w.tel = p.cfg.Hub.Attach(l.Post)
@@ -79,8 +92,16 @@ func newWorker(p *Proxy, start time.Time) (*worker, error) {
 	return w, nil
 }
 
+// flusher is a connection that gathers what it writes in a turn.
+type flusher interface{ turnEnd() }
+
 // turn is called at the end of each turn of the loop.
 func (w *worker) turn(busy time.Duration) {
+	for len(w.dirty) > 0 { // flushing may have others write
+		f := w.dirty[len(w.dirty)-1]
+		w.dirty = w.dirty[:len(w.dirty)-1]
+		f.turnEnd()
+	}
 	w.tel.Turn(busy)
 	if wait := w.tel.Tick(w.loop.Wall()); wait > 0 && !w.flush.Armed() {
 		w.loop.Arm(&w.flush, w.loop.Now()+int64(wait))
@@ -99,6 +120,14 @@ func (w *worker) use(v *view) {
 	w.view = v
 	log := v.settings.AccessLog
 	w.tel.Use(telemetry.Logging{Mode: telemetry.LogMode(log.Mode), Every: log.Every})
+	for e, list := range w.h2pools {
+		if e.Gone() {
+			for _, s := range slices.Clone(list) {
+				s.leaving = true
+				s.rest()
+			}
+		}
+	}
 	for e, p := range w.pools {
 		if e.Gone() {
 			p.closeIdle()
