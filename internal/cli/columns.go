@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -182,11 +183,7 @@ func (a *app) routeCells(it admin.Item, r route) []cell {
 	}
 	cells := []cell{plain(few(slices.Compact(parents), 2)), count}
 	if r.hasHosts {
-		hosts := few(r.hosts, 2)
-		if hosts == "" {
-			hosts = "*"
-		}
-		cells = slices.Insert(cells, 0, plain(hosts))
+		cells = slices.Insert(cells, 0, plain(cmp.Or(few(r.hosts, 2), "*")))
 	}
 	return cells
 }
@@ -206,11 +203,7 @@ func ingressCells(i *networkingv1.Ingress) []cell {
 func ingressHosts(i *networkingv1.Ingress) []string {
 	var hosts []string
 	for _, r := range i.Spec.Rules {
-		host := r.Host
-		if host == "" {
-			host = "*"
-		}
-		hosts = append(hosts, host)
+		hosts = append(hosts, cmp.Or(r.Host, "*"))
 	}
 	if len(hosts) == 0 && i.Spec.DefaultBackend != nil {
 		hosts = []string{"*"}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -121,10 +122,7 @@ func (a *app) routeRows(it admin.Item, o metav1.Object) []row {
 	if !ok {
 		return nil
 	}
-	hosts := few(r.hosts, 2)
-	if hosts == "" {
-		hosts = "*"
-	}
+	hosts := cmp.Or(few(r.hosts, 2), "*")
 	parents := r.parents()
 	if len(parents) == 0 {
 		return []row{a.routeRow(it, hosts, "", false, "it has no parentRefs: nothing sends requests to it")}
