@@ -54,7 +54,7 @@ func (x problems) listener(s *object.Status, i int) string {
 	}
 	for _, socket := range s.Sockets[i] {
 		m := x[socket]
-		if addr := strings.TrimPrefix(socket, "tcp/"); m != "" && !strings.Contains(m, addr) {
+		if addr := strings.TrimPrefix(socket, "tcp/"); m != "" && !strings.Contains(m, strings.TrimPrefix(addr, "udp/")) {
 			m = addr + ": " + m
 		}
 		if m != "" {
@@ -166,7 +166,8 @@ func unusable(s *object.Status, value string, index problems) bool {
 	failed := false
 	for _, sockets := range s.Sockets {
 		for _, socket := range sockets {
-			at, err := netip.ParseAddrPort(strings.TrimPrefix(socket, "tcp/"))
+			_, text, _ := strings.Cut(socket, "/")
+			at, err := netip.ParseAddrPort(text)
 			if err != nil || at.Addr() != addr {
 				continue
 			}

@@ -124,6 +124,29 @@ func TestASocketThatCannotBeBound(t *testing.T) {
 	}
 }
 
+// One number is two ports: that of UDP can fail while that of TCP stands.
+func TestADatagramSocketThatCannotBeBound(t *testing.T) {
+	in := gateway(1)
+	in.Static = true
+	in.Sockets = [][]string{{"tcp/192.0.2.9:53"}, {"udp/192.0.2.9:53", "udp/127.0.0.1:53"}}
+	in.Gateway.Addresses = []gatewayv1.GatewayStatusAddress{{Value: "192.0.2.9"}, {Value: "127.0.0.1"}}
+	ack := status.Ack{Version: 1, Problems: []status.Problem{
+		{Socket: "udp/192.0.2.9:53", Message: "address already in use"},
+		{Socket: "udp/127.0.0.1:53", Message: "bind 127.0.0.1:53: address already in use"},
+	}}
+	got := status.New(newClock().now).Update([]*object.Status{in}, 1, ack)[0].Gateway
+	if p := find(t, got.Listeners[0].Conditions, "Programmed"); p.Status != metav1.ConditionTrue {
+		t.Errorf("TCP: Programmed = %s, want True", p.Status)
+	}
+	want := "udp/192.0.2.9:53: address already in use; bind 127.0.0.1:53: address already in use"
+	if p := find(t, got.Listeners[1].Conditions, "Programmed"); p.Status != metav1.ConditionFalse || p.Message != want {
+		t.Errorf("UDP: Programmed = %s %q, want False %q", p.Status, p.Message, want)
+	}
+	if len(got.Addresses) != 1 || got.Addresses[0].Value != "192.0.2.9" {
+		t.Errorf("addresses = %v, want 192.0.2.9 alone", got.Addresses)
+	}
+}
+
 func TestAListenerProblemIsOfThatListener(t *testing.T) {
 	ack := status.Ack{Version: 1, Problems: []status.Problem{{Listener: "Gateway/default/web/http", Message: "it cannot be used"}}}
 	got := status.New(newClock().now).Update([]*object.Status{gateway(1)}, 1, ack)[0]

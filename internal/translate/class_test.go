@@ -14,17 +14,48 @@ import (
 	"windrose.dev/windrose/internal/translate"
 )
 
-func TestSupportedFeaturesAreKnownAndSorted(t *testing.T) {
-	r := translate.New(translate.Env{}).Plan((&object.Set{}).With([]metav1.Object{gatewayClass()}, nil))
+func featuresOf(c *translate.Carried) []string {
+	r := translate.New(translate.Env{Carried: c}).Plan((&object.Set{}).With([]metav1.Object{gatewayClass()}, nil))
 	var names []string
 	for _, f := range r.Statuses[0].GatewayClass.SupportedFeatures {
 		names = append(names, string(f.Name))
-		if !slices.ContainsFunc(features.AllFeatures.UnsortedList(), func(k features.Feature) bool { return string(k.Name) == string(f.Name) }) {
-			t.Errorf("Gateway API has no feature %s", f.Name)
+	}
+	return names
+}
+
+func TestSupportedFeaturesAreKnownAndSorted(t *testing.T) {
+	names := featuresOf(everything(t))
+	for _, f := range names {
+		if !slices.ContainsFunc(features.AllFeatures.UnsortedList(), func(k features.Feature) bool { return string(k.Name) == f }) {
+			t.Errorf("Gateway API has no feature %s", f)
 		}
 	}
 	if len(names) == 0 || !slices.IsSorted(names) {
 		t.Errorf("features are not in order: %v", names)
+	}
+}
+
+// Each field of Carried brings features of its own, and none without it.
+func TestSupportedFeaturesFollowWhatIsCarried(t *testing.T) {
+	least := featuresOf(&translate.Carried{})
+	for _, tt := range []struct{ carried, want []string }{
+		{[]string{"TCP"}, []string{"TCPRoute"}},
+		{[]string{"UDP"}, []string{"UDPRoute"}},
+		{[]string{"TLSPassthrough"}, []string{"TLSRoute"}},
+		{[]string{"TLSTerminate"}, nil},
+		{[]string{"TLSPassthrough", "TLSTerminate"}, []string{"TLSRoute", "TLSRouteModeMixed", "TLSRouteModeTerminate"}},
+		{[]string{"H2C"}, []string{"HTTPRouteBackendProtocolH2C"}},
+		{[]string{"GRPC"}, nil},
+		{[]string{"GRPC", "H2C"}, []string{"GRPCRoute", "GRPCRouteNamedRouteRule", "GRPCRouteRequestHeaderModifier", "HTTPRouteBackendProtocolH2C"}},
+	} {
+		got := slices.DeleteFunc(featuresOf(carried(t, tt.carried)), func(f string) bool { return slices.Contains(least, f) })
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%v carried: got %v, want %v", tt.carried, got, tt.want)
+		}
+	}
+	today := translate.DataPlane()
+	if got, want := featuresOf(nil), featuresOf(&today); !slices.Equal(got, want) {
+		t.Errorf("without Carried: got %v, want %v", got, want)
 	}
 }
 

@@ -51,7 +51,9 @@ func FuzzPlan(f *testing.F) {
 			}
 			objects = append(objects, o)
 		}
-		r := translate.New(testEnv()).Plan((&object.Set{}).With(objects, nil))
+		env := testEnv()
+		env.Carried = everything(t)
+		r := translate.New(env).Plan((&object.Set{}).With(objects, nil))
 		_, problems := plan.NewBuilder().Apply(parts(r), nil)
 		for _, p := range problems {
 			if p.Key.Kind == plan.KindCertificate && strings.Contains(p.Message, "PEM") {

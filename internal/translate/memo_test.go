@@ -26,13 +26,15 @@ func TestMemoChangesNothing(t *testing.T) {
 	for seed := range uint64(20) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			w := newWorld(t, seed)
-			kept := translate.New(testEnv())
+			env := testEnv()
+			env.Carried = everything(t)
+			kept := translate.New(env)
 			set := &object.Set{}
 			var before *translate.Result
 			for step := range 60 {
 				changed, removed := w.step()
 				set = set.With(changed, removed)
-				got, want := kept.Plan(set), translate.New(testEnv()).Plan(set)
+				got, want := kept.Plan(set), translate.New(env).Plan(set)
 				if g, x := dump(t, got), dump(t, want); g != x {
 					t.Fatalf("step %d, after %v %v:\n%s", step, keys(changed), removed, firstDifference(g, x))
 				}
@@ -164,6 +166,9 @@ func (w *world) object() metav1.Object {
 			s.Spec.Ports = append(s.Spec.Ports, corev1.ServicePort{Port: 81, Name: "other", AppProtocol: new(w.one("http", "h2c"))})
 		}
 		if w.maybe() {
+			s.Spec.Ports = append(s.Spec.Ports, corev1.ServicePort{Port: s.Spec.Ports[0].Port, Name: "datagrams", Protocol: corev1.ProtocolUDP})
+		}
+		if w.maybe() {
 			s.Annotations = map[string]string{"windrose.dev/balance": w.one("round-robin", "no")}
 		}
 		return s
@@ -193,7 +198,7 @@ func (w *world) object() metav1.Object {
 }
 
 func (w *world) rare() metav1.Object {
-	switch w.IntN(5) {
+	switch w.IntN(8) {
 	case 0:
 		c := &networkingv1.IngressClass{ObjectMeta: w.meta(""), Spec: networkingv1.IngressClassSpec{Controller: w.one(translate.IngressController, "foreign/x")}}
 		if w.maybe() {
@@ -207,7 +212,18 @@ func (w *world) rare() metav1.Object {
 		}}
 	case 2:
 		return &corev1.ConfigMap{ObjectMeta: w.meta("x", "y"), Data: map[string]string{"ca.crt": w.one(string(w.chain), "bad")}}
-	case 3:
+	case 3, 4:
+		return &gatewayv1.TLSRoute{ObjectMeta: w.meta("x", "y"), Spec: gatewayv1.TLSRouteSpec{
+			CommonRouteSpec: gatewayv1.CommonRouteSpec{ParentRefs: []gatewayv1.ParentReference{w.parent()}},
+			Hostnames:       []gatewayv1.Hostname{gatewayv1.Hostname(w.one("a.example", "*.example"))},
+			Rules:           []gatewayv1.TLSRouteRule{{BackendRefs: []gatewayv1.BackendRef{{BackendObjectReference: w.backend()}}}},
+		}}
+	case 5:
+		return &gatewayv1.UDPRoute{ObjectMeta: w.meta("x", "y"), Spec: gatewayv1.UDPRouteSpec{
+			CommonRouteSpec: gatewayv1.CommonRouteSpec{ParentRefs: []gatewayv1.ParentReference{w.parent()}},
+			Rules:           []gatewayv1.UDPRouteRule{{BackendRefs: []gatewayv1.BackendRef{{BackendObjectReference: w.backend()}}}},
+		}}
+	case 6:
 		return &gatewayv1.TCPRoute{ObjectMeta: w.meta("x", "y"), Spec: gatewayv1.TCPRouteSpec{
 			CommonRouteSpec: gatewayv1.CommonRouteSpec{ParentRefs: []gatewayv1.ParentReference{w.parent()}},
 			Rules:           []gatewayv1.TCPRouteRule{{BackendRefs: []gatewayv1.BackendRef{{BackendObjectReference: w.backend()}}}},
@@ -240,8 +256,9 @@ func (w *world) listener(i int) gatewayv1.Listener {
 	if w.maybe() {
 		l.Port, l.Protocol = 443, gatewayv1.HTTPSProtocolType
 		l.TLS = &gatewayv1.ListenerTLSConfig{CertificateRefs: []gatewayv1.SecretObjectReference{{Name: gatewayv1.ObjectName(w.one("a", "b")), Namespace: new(gatewayv1.Namespace(w.one("x", "y")))}}}
-	} else if w.IntN(6) == 0 {
-		l.Protocol = gatewayv1.ProtocolType(w.one("TCP", "HTTPS"))
+	} else if w.IntN(3) == 0 {
+		l.Protocol = gatewayv1.ProtocolType(w.one("TCP", "UDP", "TLS", "HTTPS"))
+		l.TLS = &gatewayv1.ListenerTLSConfig{Mode: new(gatewayv1.TLSModeType(w.one("Passthrough", "Terminate")))}
 	}
 	if w.maybe() {
 		l.Hostname = new(gatewayv1.Hostname(w.one("a.example", "*.example")))

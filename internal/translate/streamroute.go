@@ -127,7 +127,7 @@ func (r *routes) crowded(out *Result) {
 	for _, kind := range [][]*compiled{r.tls, r.tcp, r.udp} {
 		winners := map[seat]seated{}
 		for _, c := range kind {
-			for _, at := range c.seats() {
+			for _, at := range c.attachments() {
 				s, next := seat{at.Listener, at.Host}, seated{c, at.Original}
 				if have, taken := winners[s]; !taken || next.goesBefore(have) {
 					winners[s] = next
@@ -135,18 +135,15 @@ func (r *routes) crowded(out *Result) {
 			}
 		}
 		for _, c := range kind {
-			for _, at := range c.seats() {
-				winner := winners[seat{at.Listener, at.Host}].compiled
+			for _, a := range c.attachments() {
+				at := seat{a.Listener, a.Host}
+				winner := winners[at].compiled
 				if winner == c {
 					continue
 				}
-				what := "all that comes to listener " + at.Listener
-				if c.status.Object.Kind == "TLSRoute" {
-					what = orAll(at.Host) + " on listener " + at.Listener
-				}
 				out.Findings = append(out.Findings, object.Finding{
 					Severity: object.Warning, Object: c.status.Object, Field: "spec.parentRefs", Reason: reasonShadowed,
-					Message: fmt.Sprintf("%s takes %s, so that nothing of it comes to this route", winner.status.Object, what),
+					Message: fmt.Sprintf("%s takes all that comes to %s, so that this route gets nothing of it", winner.status.Object, at.place()),
 					Mend:    "attach one of them to another listener",
 				})
 			}
@@ -154,7 +151,19 @@ func (r *routes) crowded(out *Result) {
 	}
 }
 
-func (c *compiled) seats() []plan.Attachment {
+// place is a seat in words. The name of a listener's key has four parts.
+func (s seat) place() string {
+	where := "listener " + s.listener
+	if p := strings.Split(s.listener, "/"); len(p) == 4 {
+		where = fmt.Sprintf("listener %s of %s %s/%s", p[3], p[0], p[1], p[2])
+	}
+	if s.host != "" {
+		return "host name " + s.host + " on " + where
+	}
+	return where
+}
+
+func (c *compiled) attachments() []plan.Attachment {
 	if c.part == nil {
 		return nil
 	}

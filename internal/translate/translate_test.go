@@ -14,6 +14,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -41,8 +42,13 @@ var now = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 // want: where the requests land, what authors are told, and the conditions.
 //
 // A request is "PORT METHOD HOST/PATH [name:value...]", or "PORT TLS HOST" for
-// the certificate that a client gets. A port stands for [::]:PORT. "SERVICE
+// the certificate that a client gets. The method GRPC is a POST of gRPC. "PORT
+// SNI HOST" is a connection with a server name, "PORT TCP" one without, and
+// "PORT UDP" a datagram. A port stands for [::]:PORT. "SERVICE
 // NAMESPACE/NAME:PORT" asks what stands behind a Service.
+//
+// The section carried names the fields of translate.Carried that are true;
+// without it none is.
 //
 // Every case has the objects of testdata/base.yaml besides its own: the class
 // windrose and the Services v1, v2 and v3 on port 8080. Their statuses are left
@@ -66,7 +72,7 @@ func runCase(t *testing.T, base []byte, file string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	objects := decode(t, base)
+	objects, env := decode(t, base), testEnv()
 	own := map[object.Key]bool{}
 	var requests, want string
 	wantAt := -1
@@ -79,13 +85,15 @@ func runCase(t *testing.T, base []byte, file string) {
 			}
 		case f.Name == "requests":
 			requests = string(f.Data)
+		case f.Name == "carried":
+			env.Carried = carried(t, strings.Fields(string(f.Data)))
 		case f.Name == "want":
 			want, wantAt = string(f.Data), i
 		default:
 			t.Fatalf("a case has no section %s", f.Name)
 		}
 	}
-	result := translate.New(testEnv()).Plan((&object.Set{}).With(objects, nil))
+	result := translate.New(env).Plan((&object.Set{}).With(objects, nil))
 	got := land(t, result, requests) + tell(result) + conditions(result, own)
 	if got == want {
 		return
@@ -104,8 +112,32 @@ func runCase(t *testing.T, base []byte, file string) {
 	}
 }
 
+// carried sets fields by name.
+func carried(tb testing.TB, names []string) *translate.Carried {
+	tb.Helper()
+	c := &translate.Carried{}
+	for _, name := range names {
+		f := reflect.ValueOf(c).Elem().FieldByName(name)
+		if !f.IsValid() {
+			tb.Fatalf("translate.Carried has no field %s", name)
+		}
+		f.SetBool(true)
+	}
+	return c
+}
+
+// everything is a data plane that carries all there is.
+func everything(tb testing.TB) *translate.Carried {
+	var names []string
+	for f := range reflect.TypeFor[translate.Carried]().Fields() {
+		names = append(names, f.Name)
+	}
+	return carried(tb, names)
+}
+
 func testEnv() translate.Env {
 	return translate.Env{
+		Carried:   &translate.Carried{},
 		Addresses: []string{"192.0.2.1"},
 		Now:       func() time.Time { return now },
 		Placeholder: func(names []string) (chain, key []byte, err error) {
@@ -223,13 +255,17 @@ func land(t *testing.T, r *translate.Result, requests string) string {
 			fmt.Fprintf(&b, "%s -> %s\n", strings.Join(words, " "), behind(r, words[1]))
 			continue
 		}
-		socket := "tcp/" + words[0]
-		if !strings.Contains(words[0], ":") {
-			socket = "tcp/[::]:" + words[0]
-		}
-		if words[1] == "TLS" {
+		socket := socketOf(words)
+		switch words[1] {
+		case "TLS":
 			fmt.Fprintf(&b, "%s -> %s\n", strings.Join(words, " "), certificateName(r, p.Bound(socket), words[2]))
 			continue
+		case "SNI", "TCP", "UDP":
+			fmt.Fprintf(&b, "%s -> %s\n", strings.Join(words, " "), landStream(p, socket, strings.Join(words[2:], "")))
+			continue
+		case "GRPC":
+			words[1] = "POST"
+			words = append(words, "content-type:application/grpc+proto")
 		}
 		host, path, _ := strings.Cut(words[2], "/")
 		path, query, _ := strings.Cut("/"+path, "?")
@@ -243,6 +279,37 @@ func land(t *testing.T, r *translate.Result, requests string) string {
 	return b.String()
 }
 
+func socketOf(words []string) string {
+	network := "tcp/"
+	if words[1] == "UDP" {
+		network = "udp/"
+	}
+	if strings.Contains(words[0], ":") {
+		return network + words[0]
+	}
+	return network + "[::]:" + words[0]
+}
+
+// landStream says where a connection or a flow lands, and who ends TLS.
+func landStream(p *plan.Plan, socket, serverName string) string {
+	bound := p.Bound(socket)
+	if bound == nil {
+		return "no socket " + socket
+	}
+	l := bound.Listener([]byte(serverName))
+	if l == nil {
+		return "no listener"
+	}
+	what := string(l.Protocol)
+	if l.Passthrough {
+		what = "passthrough"
+	}
+	if _, ok := l.Stream(p, []byte(serverName)); !ok {
+		return what + " no route"
+	}
+	return what + " " + p.Land(plan.Probe{Socket: socket, Host: serverName, Path: "/"})
+}
+
 // behind gives what stands behind a port of a Service.
 func behind(r *translate.Result, name string) string {
 	for _, p := range r.Parts {
@@ -250,6 +317,9 @@ func behind(r *translate.Result, name string) string {
 			continue
 		}
 		words := []string{}
+		if p.Service.Protocol != plan.HTTP {
+			words = append(words, string(p.Service.Protocol))
+		}
 		if p.Service.Hostname != "" {
 			words = append(words, fmt.Sprintf("%s:%d", p.Service.Hostname, p.Service.Port))
 		}
