@@ -96,8 +96,9 @@ func (t *entries) compact(need int) {
 	live := t.bytes[gone:]
 	if len(live)+need > cap(t.bytes) {
 		const step = 128
-		grown := make([]byte, 0, min((len(live)+need+step-1)/step*step+step, max(t.size, len(live)+need)))
-		t.bytes = append(grown, live...)
+		grown := make([]byte, len(live), min((len(live)+need+step-1)/step*step+step, max(t.size, len(live)+need)))
+		copy(grown, live)
+		t.bytes = grown
 	} else {
 		t.bytes = t.bytes[:copy(t.bytes[:cap(t.bytes)], live)]
 	}

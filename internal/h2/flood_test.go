@@ -48,7 +48,7 @@ func TestFloods(t *testing.T) {
 		}, 251, 200},
 		{"malformed requests", nil, func(s uint32) []byte { return frame(headers, ends, s, block("a: b")...) }, 251, 200},
 		{"fields without names", nil, func(s uint32) []byte { return frame(headers, ends, s, 0, 0, 0, 0, 0, 0) }, 251, 200},
-		{"more streams than are allowed", cat(open(1)), func(s uint32) []byte { return open(s) }, 351, 300},
+		{"more streams than are allowed", cat(open(1)), open, 351, 300},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			e := standing(t, h2.Config{})
@@ -172,12 +172,11 @@ func TestTinyWindows(t *testing.T) {
 	body := bytes.Repeat([]byte("x"), 1<<20)
 	sent := 0
 	e.on = func(ev *h2.Event) {
-		switch ev.Kind {
-		case h2.Head:
+		if ev.Kind == h2.Head {
 			e.c.BeginResponse(ev.Stream, 200)
 			e.c.EndHead(false)
-			fallthrough
-		case h2.Writable:
+		}
+		if ev.Kind == h2.Head || ev.Kind == h2.Writable {
 			sent += e.c.WriteData(ev.Stream, body[sent:], true)
 		}
 	}

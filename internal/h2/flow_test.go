@@ -118,12 +118,11 @@ func TestWritesKeepToTheWindows(t *testing.T) {
 	body := bytes.Repeat([]byte("x"), 150000)
 	sent := map[uint32]int{}
 	e.on = func(ev *h2.Event) {
-		switch ev.Kind {
-		case h2.Head:
+		if ev.Kind == h2.Head {
 			e.c.BeginResponse(ev.Stream, 200)
 			e.c.EndHead(false)
-			fallthrough
-		case h2.Writable:
+		}
+		if ev.Kind == h2.Head || ev.Kind == h2.Writable {
 			sent[ev.Stream] += e.c.WriteData(ev.Stream, body[sent[ev.Stream]:], true)
 		}
 	}

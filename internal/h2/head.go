@@ -323,10 +323,11 @@ func (h *head) target(r *Request, cfg *Config) (malformed string, refused *h1.Er
 	if len(h.pseudo[path]) > cfg.MaxTargetBytes {
 		return "", &h1.Error{Status: 414, Reason: "the request target is longer than is allowed"}
 	}
-	if err := r.SetTarget(h.pseudo[path]); err != nil {
-		return err.Reason, nil
+	wrong := r.SetTarget(h.pseudo[path])
+	if wrong == nil {
+		return "", refused
 	}
-	return "", refused
+	return wrong.Reason, nil
 }
 
 // hasPort says whether a valid host has a port.

@@ -97,7 +97,7 @@ func appendHuffman(dst, v []byte) ([]byte, bool) {
 		} else {
 			next = uint32(acc<<(32-n)) | (1<<(32-n) - 1)
 		}
-		bits := 0
+		var bits int
 		var symbol byte
 		if q := huffman.quick[next>>(32-quickBits)]; q != 0 {
 			bits, symbol = int(q&0xff), byte(q>>8)

@@ -68,9 +68,8 @@ func (c *Conn) BeginRequest(l *Line, value any) (stream uint32, ok bool) {
 }
 
 func (c *Conn) pseudo(name string, value []byte, keep keeping) {
-	text := append(c.s.text[:0], name...)
-	c.s.text = text
-	c.out = c.enc.append(c.out, text, value, keep)
+	c.s.text = append(c.s.text[:0], name...)
+	c.out = c.enc.append(c.out, c.s.text, value, keep)
 }
 
 // BeginResponse begins the head of a response, which is an interim one if the
@@ -145,11 +144,11 @@ func (c *Conn) AddField(f *h1.Field) {
 
 // lower copies a name in lower case; it is so before i already.
 func (c *Conn) lower(name []byte, i int) []byte {
-	text := append(c.s.text[:0], name...)
+	c.s.text = append(c.s.text[:0], name...)
+	text := c.s.text
 	for ; i < len(text); i++ {
 		text[i] = lower(text[i])
 	}
-	c.s.text = text
 	return text
 }
 
@@ -160,10 +159,8 @@ func (c *Conn) Add(name, value []byte) {
 
 // AddString adds a field like AddField.
 func (c *Conn) AddString(name, value string) {
-	text := append(c.s.text[:0], name...)
-	text = append(text, value...)
-	c.s.text = text
-	n := len(name)
+	c.s.text = append(append(c.s.text[:0], name...), value...)
+	text, n := c.s.text, len(name)
 	for i := range n {
 		text[i] = lower(text[i])
 	}
