@@ -140,7 +140,7 @@ func (c *compiler) follow(i int, ref *gatewayv1.ParentReference, hostnames []gat
 		return a
 	}
 	if !p.managed {
-		c.find(object.Warning, field(".name"), reasonParentNotManaged, key.String()+" is not served by windrose", "")
+		c.find(object.Warning, field(".name"), reasonParentNotManaged, key.String()+" is not served by windrose", "look at its GatewayClass: windrose serves those with controllerName "+GatewayController)
 		return a
 	}
 	a.parent = p
@@ -183,6 +183,9 @@ func (c *compiler) choose(a *attached, hostnames []gatewayv1.Hostname) (verdict,
 	}
 	ofKind := filter(named, func(l *listener) bool { return slices.Contains(l.routes, gatewayv1.Kind(c.key.Kind)) })
 	if len(ofKind) == 0 {
+		if l := named[0]; len(named) == 1 && !l.accepted.ok() {
+			return verdict{string(gatewayv1.RouteReasonNotAllowedByListeners), fmt.Sprintf("listener %s of %s takes no routes: %s", l.spec.Name, p.key, l.accepted.message)}, "mend the listener"
+		}
 		return verdict{string(gatewayv1.RouteReasonNotAllowedByListeners), fmt.Sprintf("no listener of %s takes routes of kind %s", p.key, c.key.Kind)}, ""
 	}
 	admitted := filter(ofKind, func(l *listener) bool {

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -28,10 +29,11 @@ func (g *gateways) readClasses(t *Translator) map[string]verdict {
 	var from string
 	all := slices.SortedFunc(slices.Values(t.set.GatewayClasses.All()), func(a, b *gatewayv1.GatewayClass) int { return older(a, b) })
 	for _, class := range all {
+		key := object.Key{Kind: "GatewayClass", Name: class.Name}
 		if class.Spec.ControllerName != GatewayController {
+			g.findings = suspect(g.findings, key, "spec.controllerName", string(class.Spec.ControllerName), GatewayController)
 			continue
 		}
-		key := object.Key{Kind: "GatewayClass", Name: class.Name}
 		made, v := g.readParameters(t, class)
 		managed[class.Name] = v
 		if made != nil && settings != nil && !reflect.DeepEqual(made, settings) {
@@ -51,6 +53,21 @@ func (g *gateways) readClasses(t *Translator) map[string]verdict {
 	}
 	g.useSettings(settings)
 	return managed
+}
+
+// suspect tells the author of a class of another controller whose name looks
+// like that of windrose misspelt: nothing of the class would be served, and
+// nothing else would say why.
+func suspect(all []object.Finding, key object.Key, field, controller, ours string) []object.Finding {
+	domain, _, _ := strings.Cut(controller, "/")
+	mine, _, _ := strings.Cut(ours, "/")
+	if object.Nearest(domain, slices.Values([]string{mine})) == "" {
+		return all
+	}
+	return append(all, object.Finding{
+		Severity: object.Warning, Object: key, Field: field, Reason: reasonInvalidValue,
+		Message: "controller " + controller + " is not windrose, so that windrose serves nothing of this class", Mend: `did you mean "` + ours + `"?`,
+	})
 }
 
 func (t *Translator) showClass(key object.Key, class *gatewayv1.GatewayClass, v verdict) *object.Status {

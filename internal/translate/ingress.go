@@ -160,10 +160,11 @@ func (x *ingresses) collect(r *Result) {
 func (x *ingresses) readClasses(t *Translator) {
 	x.ours, x.standby, x.findings = map[string]bool{}, "", nil
 	for _, c := range t.set.IngressClasses.All() {
+		key := object.Key{Kind: "IngressClass", Name: c.Name}
 		if c.Spec.Controller != IngressController {
+			x.findings = suspect(x.findings, key, "spec.controller", c.Spec.Controller, IngressController)
 			continue
 		}
-		key := object.Key{Kind: "IngressClass", Name: c.Name}
 		x.ours[c.Name] = true
 		if c.Spec.Parameters != nil {
 			x.findings = append(x.findings, object.Finding{

@@ -131,7 +131,7 @@ func (m *listenerMaker) make(i int, spec *gatewayv1.Listener) *listener {
 		l.accepted = verdict{string(gatewayv1.ListenerReasonUnsupportedValue), "windrose does not carry filters of listeners yet, and does not serve without them"}
 	}
 	if !l.accepted.ok() {
-		m.find(object.Error, m.field(i, ""), l.accepted.reason, "listener "+string(spec.Name)+": "+l.accepted.message, "")
+		m.find(object.Error, m.field(i, ""), l.accepted.reason, "listener "+string(spec.Name)+": "+l.accepted.message, m.protocolMend(spec.Protocol))
 	}
 	return l
 }
@@ -228,6 +228,21 @@ func (m *listenerMaker) protocol(l *listener) {
 		}
 		l.sockets = append(l.sockets, plan.SocketName(at))
 	}
+}
+
+// protocolMend names the protocols that windrose carries to the author of one
+// that nobody knows.
+func (m *listenerMaker) protocolMend(p gatewayv1.ProtocolType) string {
+	if len(naturalKinds(p)) > 0 {
+		return ""
+	}
+	return object.Meant(string(p), func(yield func(string) bool) {
+		for _, known := range []gatewayv1.ProtocolType{gatewayv1.HTTPProtocolType, gatewayv1.HTTPSProtocolType, gatewayv1.TLSProtocolType, gatewayv1.TCPProtocolType, gatewayv1.UDPProtocolType} {
+			if len(m.t.carried.kinds(known)) > 0 && !yield(string(known)) {
+				return
+			}
+		}
+	})
 }
 
 // mode reads who ends TLS, and refuses what is not carried.
