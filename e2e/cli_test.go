@@ -90,6 +90,17 @@ func TestDiffTellsWhatWouldChange(t *testing.T) {
 			t.Errorf("%s: %+v", name, r)
 		}
 	}
+	// Who comes later does not win, whatever its name.
+	later := folder(t, now)
+	must(t, os.WriteFile(filepath.Join(later, "early.yaml"), []byte(route("early", "/cart", "v2")), 0o644))
+	for name, r := range map[string]result{
+		"against the running one": w.cli("diff", later),
+		"against a folder":        run(t, binary, "--admin", "127.0.0.1:1", "diff", "--against", w.config, later),
+	} {
+		if r.code != 0 || strings.Contains(r.out, "/cart") {
+			t.Errorf("a route that claims what an older one has, %s: %+v", name, r)
+		}
+	}
 	// Telling changes nothing.
 	if code, body, _ := fetch(fmt.Sprintf("http://127.0.0.1:%d/cart", port)); code != 200 || body != "v1 /cart" {
 		t.Errorf("after diff: %d %s", code, body)

@@ -3,12 +3,15 @@ package cli
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"windrose.dev/windrose/internal/admin"
 	"windrose.dev/windrose/internal/object"
 	"windrose.dev/windrose/internal/plan"
 )
@@ -58,23 +61,23 @@ an error.`,
 }
 
 func (a *app) diff(ctx context.Context, paths, against []string, output string, limit int) error {
-	next, wrong, err := a.partsOf(paths)
+	var old []*plan.Part
+	var known ages
+	var err error
+	if len(against) > 0 {
+		old, known, _, err = a.partsOf(against, nil)
+	} else {
+		old, known, err = a.running(ctx)
+	}
 	if err != nil {
 		return err
 	}
-	var old []*plan.Part
-	if len(against) > 0 {
-		if old, _, err = a.partsOf(against); err != nil {
-			return err
-		}
-	} else {
-		client, ctx, cancel := a.client(ctx)
-		defer cancel()
-		sum, err := client.Plan(ctx)
-		if err != nil {
-			return err
-		}
-		old = assumeReady(sum.All, next)
+	next, _, wrong, err := a.partsOf(paths, known)
+	if err != nil {
+		return err
+	}
+	if len(against) == 0 {
+		old = assumeReady(old, next)
 	}
 	all := compare(old, next)
 	if output != "text" {
@@ -91,16 +94,41 @@ func (a *app) diff(ctx context.Context, paths, against []string, output string, 
 	return nil
 }
 
-// partsOf gives the parts that manifests become, and whether there are errors,
-// which are told.
-func (a *app) partsOf(paths []string) (parts []*plan.Part, wrong bool, err error) {
-	_, result, findings, err := read(paths)
+// running gives the parts of the running windrose and how old its objects are.
+func (a *app) running(ctx context.Context) ([]*plan.Part, ages, error) {
+	client, ctx, cancel := a.client(ctx)
+	defer cancel()
+	sum, err := client.Plan(ctx)
 	if err != nil {
-		return nil, false, err
+		return nil, nil, err
+	}
+	items, err := client.Objects(ctx, admin.Selection{})
+	if err != nil {
+		return nil, nil, err
+	}
+	known := make(ages, len(items))
+	for _, item := range items {
+		var o struct {
+			Metadata metav1.ObjectMeta `json:"metadata"`
+		}
+		if err := json.Unmarshal(item.Object, &o); err != nil {
+			return nil, nil, fmt.Errorf("read the age of %s: %w", item.Key, err)
+		}
+		known[item.Key] = o.Metadata.CreationTimestamp
+	}
+	return sum.All, known, nil
+}
+
+// partsOf gives the parts that manifests become, how old their objects are, and
+// whether there are errors, which are told.
+func (a *app) partsOf(paths []string, known ages) (parts []*plan.Part, found ages, wrong bool, err error) {
+	set, result, findings, err := read(paths, known)
+	if err != nil {
+		return nil, nil, false, err
 	}
 	bad := slices.DeleteFunc(findings, func(f object.Finding) bool { return f.Severity != object.Error })
 	a.renderFindings(a.stderr, a.colorsOf(a.stderr), bad)
-	return result.Parts, len(bad) > 0, nil
+	return result.Parts, agesIn(set), len(bad) > 0, nil
 }
 
 // assumeReady gives the running plan's services without endpoints those that

@@ -33,7 +33,7 @@ The exit code is 3 if a finding is an error, else 0.`,
 }
 
 func (a *app) validate(paths []string, output string) error {
-	set, _, findings, err := read(paths)
+	set, _, findings, err := read(paths, nil)
 	if err != nil {
 		return err
 	}
