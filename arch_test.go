@@ -38,7 +38,7 @@ var imports = map[string][]string{
 
 	// Configuration.
 	"internal/object":    {"api/v1alpha1"},
-	"internal/schema":    {"api/v1alpha1", "internal/object"},
+	"internal/schema":    {"internal/object"},
 	"internal/source":    {"internal/atomicfile", "internal/memory", "internal/object", "internal/schema"},
 	"internal/translate": {"api/v1alpha1", "internal/object", "internal/plan"},
 	"internal/status":    {"internal/object"},
@@ -55,7 +55,7 @@ var imports = map[string][]string{
 	"internal/dataplane": {"internal/feed", "internal/memory", "internal/plan", "internal/proxy", "internal/telemetry", "internal/upstream", "internal/wait"},
 
 	// Wiring and surface.
-	"internal/admin": {"api/v1alpha1", "internal/object", "internal/plan", "internal/telemetry"},
+	"internal/admin": {"internal/object", "internal/plan", "internal/telemetry"},
 	"internal/node": {
 		"api/v1alpha1", "internal/admin", "internal/atomicfile", "internal/feed", "internal/object", "internal/plan", "internal/procfs",
 		"internal/source", "internal/status", "internal/translate", "internal/wait", "internal/workload",

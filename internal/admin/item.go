@@ -13,7 +13,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
-	"windrose.dev/windrose/api/v1alpha1"
 	"windrose.dev/windrose/internal/object"
 	"windrose.dev/windrose/internal/plan"
 )
@@ -97,29 +96,6 @@ func (v *View) endpoints(n object.Name) []Endpoints {
 	return all
 }
 
-// apiVersions of the kinds that a Set holds.
-var apiVersions = map[string]string{
-	"GatewayClass":      gatewayv1.GroupVersion.String(),
-	"Gateway":           gatewayv1.GroupVersion.String(),
-	"ListenerSet":       gatewayv1.GroupVersion.String(),
-	"HTTPRoute":         gatewayv1.GroupVersion.String(),
-	"GRPCRoute":         gatewayv1.GroupVersion.String(),
-	"TLSRoute":          gatewayv1.GroupVersion.String(),
-	"TCPRoute":          gatewayv1.GroupVersion.String(),
-	"UDPRoute":          gatewayv1.GroupVersion.String(),
-	"ReferenceGrant":    gatewayv1.GroupVersion.String(),
-	"BackendTLSPolicy":  gatewayv1.GroupVersion.String(),
-	"Ingress":           networkingv1.SchemeGroupVersion.String(),
-	"IngressClass":      networkingv1.SchemeGroupVersion.String(),
-	"Service":           "v1",
-	"Secret":            "v1",
-	"ConfigMap":         "v1",
-	"Namespace":         "v1",
-	"EndpointSlice":     "discovery.k8s.io/v1",
-	"Workload":          v1alpha1.GroupVersion,
-	"GatewayParameters": v1alpha1.GroupVersion,
-}
-
 // present gives an object in the form of its kind, with its status, without
 // secrets.
 func present(o metav1.Object, st *object.Status) (json.RawMessage, error) {
@@ -128,12 +104,8 @@ func present(o metav1.Object, st *object.Status) (json.RawMessage, error) {
 		return nil, fmt.Errorf("%T is not an API object", o)
 	}
 	out := ro.DeepCopyObject()
-	kind := object.KindOf(o)
-	gv, err := schema.ParseGroupVersion(apiVersions[kind])
-	if err != nil {
-		return nil, err
-	}
-	out.GetObjectKind().SetGroupVersionKind(gv.WithKind(kind))
+	kind, _ := object.KindNamed(object.KindOf(o))
+	out.GetObjectKind().SetGroupVersionKind(schema.FromAPIVersionAndKind(kind.APIVersion, kind.Name))
 	if m, ok := out.(metav1.Object); ok {
 		m.SetManagedFields(nil)
 		// A copy of the whole manifest: long, and of a Secret it has the data.

@@ -23,57 +23,12 @@ import (
 	"windrose.dev/windrose/internal/object"
 )
 
-// newObject makes an empty object of a kind, nil for an unknown one.
-func newObject(kind string) metav1.Object {
-	switch kind {
-	case "GatewayClass":
-		return &gatewayv1.GatewayClass{}
-	case "Gateway":
-		return &gatewayv1.Gateway{}
-	case "ListenerSet":
-		return &gatewayv1.ListenerSet{}
-	case "HTTPRoute":
-		return &gatewayv1.HTTPRoute{}
-	case "GRPCRoute":
-		return &gatewayv1.GRPCRoute{}
-	case "TLSRoute":
-		return &gatewayv1.TLSRoute{}
-	case "TCPRoute":
-		return &gatewayv1.TCPRoute{}
-	case "UDPRoute":
-		return &gatewayv1.UDPRoute{}
-	case "ReferenceGrant":
-		return &gatewayv1.ReferenceGrant{}
-	case "BackendTLSPolicy":
-		return &gatewayv1.BackendTLSPolicy{}
-	case "Ingress":
-		return &networkingv1.Ingress{}
-	case "IngressClass":
-		return &networkingv1.IngressClass{}
-	case "Service":
-		return &corev1.Service{}
-	case "EndpointSlice":
-		return &discoveryv1.EndpointSlice{}
-	case "Secret":
-		return &corev1.Secret{}
-	case "ConfigMap":
-		return &corev1.ConfigMap{}
-	case "Namespace":
-		return &corev1.Namespace{}
-	case "Workload":
-		return &v1alpha1.Workload{}
-	case "GatewayParameters":
-		return &v1alpha1.GatewayParameters{}
-	}
-	return nil
-}
-
 // decode gives the typed object of an item. A kind that this windrose does not
 // know, because the other is newer, is shown by its metadata.
 func decode(it admin.Item) (metav1.Object, error) {
-	o := newObject(it.Kind)
-	if o == nil {
-		o = &metav1.PartialObjectMetadata{}
+	var o metav1.Object = &metav1.PartialObjectMetadata{}
+	if kind, ok := object.KindNamed(it.Kind); ok {
+		o = kind.New()
 	}
 	if err := json.Unmarshal(it.Object, o); err != nil {
 		return nil, fmt.Errorf("read %v as windrose sent it: %w", it.Key, err)

@@ -139,7 +139,7 @@ func (g *get) nothing(ctx context.Context, client *admin.Client) error {
 // notFound names the nearest of the objects that are there.
 func notFound(k *kind, n object.Name, anywhere bool, all []admin.Item) error {
 	where := " in namespace " + n.Namespace
-	if k.cluster {
+	if k.cluster() {
 		where = ""
 	}
 	if anywhere {
@@ -154,7 +154,7 @@ func notFound(k *kind, n object.Name, anywhere bool, all []admin.Item) error {
 	}
 	near := object.Nearest(n.Name, func(yield func(string) bool) {
 		for _, it := range all {
-			if (k.cluster || anywhere || it.Namespace == n.Namespace) && !yield(it.Name) {
+			if (k.cluster() || anywhere || it.Namespace == n.Namespace) && !yield(it.Name) {
 				return
 			}
 		}
@@ -249,7 +249,7 @@ func (g *get) head() []string {
 	default:
 		head = slices.Concat([]string{"NAME"}, heads[g.kind.name], []string{"AGE"})
 	}
-	if g.allNamespaces && !g.kind.cluster {
+	if g.allNamespaces && !g.kind.cluster() {
 		head = slices.Insert(head, 0, "NAMESPACE")
 	}
 	if g.output == "wide" {
@@ -286,7 +286,7 @@ func (g *get) rows(it admin.Item) ([][]cell, error) {
 	var rows [][]cell
 	for _, r := range list {
 		cells := slices.Concat(r.cells, []cell{plain(age(o))})
-		if g.allNamespaces && !g.kind.cluster {
+		if g.allNamespaces && !g.kind.cluster() {
 			cells = slices.Insert(cells, 0, plain(it.Namespace))
 		}
 		if g.output == "wide" {

@@ -14,8 +14,12 @@ type kind struct {
 	plural string
 	short  []string
 	kinds  []string // what it stands for
-	// cluster says that its objects belong to no namespace.
-	cluster bool
+}
+
+// cluster says that its objects belong to no namespace.
+func (k *kind) cluster() bool {
+	known, ok := object.KindNamed(k.name)
+	return ok && known.Cluster
 }
 
 const (
@@ -26,7 +30,7 @@ const (
 
 // kinds are the words that are known, in the order of the help.
 var kinds = []kind{
-	{name: "GatewayClass", plural: "gatewayclasses", short: []string{"gc"}, cluster: true},
+	{name: "GatewayClass", plural: "gatewayclasses", short: []string{"gc"}},
 	{name: "Gateway", plural: "gateways", short: []string{"gw", "gtw"}},
 	{name: "ListenerSet", plural: "listenersets", short: []string{"lset"}},
 	{name: "HTTPRoute", plural: "httproutes"},
@@ -35,13 +39,13 @@ var kinds = []kind{
 	{name: "TCPRoute", plural: "tcproutes"},
 	{name: "UDPRoute", plural: "udproutes"},
 	{name: "Ingress", plural: "ingresses", short: []string{"ing"}},
-	{name: "IngressClass", plural: "ingressclasses", cluster: true},
+	{name: "IngressClass", plural: "ingressclasses"},
 	{name: "Service", plural: "services", short: []string{"svc"}},
 	{name: "EndpointSlice", plural: "endpointslices"},
 	{name: "Workload", plural: "workloads", short: []string{"wl"}},
 	{name: "Secret", plural: "secrets"},
 	{name: "ConfigMap", plural: "configmaps", short: []string{"cm"}},
-	{name: "Namespace", plural: "namespaces", short: []string{"ns"}, cluster: true},
+	{name: "Namespace", plural: "namespaces", short: []string{"ns"}},
 	{name: "ReferenceGrant", plural: "referencegrants", short: []string{"refgrant"}},
 	{name: "BackendTLSPolicy", plural: "backendtlspolicies", short: []string{"btlspolicy"}},
 	{name: "GatewayParameters", plural: "gatewayparameters"},

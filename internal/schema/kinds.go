@@ -6,22 +6,10 @@ import (
 	"slices"
 	"strings"
 
-	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
-	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
-	"windrose.dev/windrose/api/v1alpha1"
 	"windrose.dev/windrose/internal/object"
 )
-
-// typed is what the Go types of all kinds can do.
-type typed interface {
-	metav1.Object
-	runtime.Object
-}
 
 // kind is one kind in one version, as a document may name it.
 type kind struct {
@@ -34,36 +22,20 @@ type kind struct {
 	crd        *crd // nil for kinds without one
 
 	// make gives an empty object; nil for kinds that windrose does not read.
-	make func() typed
+	make func() object.Object
 	// check completes and checks a decoded object of a kind without a CRD.
 	check func(o metav1.Object, r *report)
 }
 
-// makers are the Go types of the kinds that have a CRD.
-var makers = map[string]func() typed{
-	"gateway.networking.k8s.io/GatewayClass":     func() typed { return &gatewayv1.GatewayClass{} },
-	"gateway.networking.k8s.io/Gateway":          func() typed { return &gatewayv1.Gateway{} },
-	"gateway.networking.k8s.io/ListenerSet":      func() typed { return &gatewayv1.ListenerSet{} },
-	"gateway.networking.k8s.io/HTTPRoute":        func() typed { return &gatewayv1.HTTPRoute{} },
-	"gateway.networking.k8s.io/GRPCRoute":        func() typed { return &gatewayv1.GRPCRoute{} },
-	"gateway.networking.k8s.io/TLSRoute":         func() typed { return &gatewayv1.TLSRoute{} },
-	"gateway.networking.k8s.io/TCPRoute":         func() typed { return &gatewayv1.TCPRoute{} },
-	"gateway.networking.k8s.io/UDPRoute":         func() typed { return &gatewayv1.UDPRoute{} },
-	"gateway.networking.k8s.io/ReferenceGrant":   func() typed { return &gatewayv1.ReferenceGrant{} },
-	"gateway.networking.k8s.io/BackendTLSPolicy": func() typed { return &gatewayv1.BackendTLSPolicy{} },
-	"windrose.dev/Workload":                      func() typed { return &v1alpha1.Workload{} },
-	"windrose.dev/GatewayParameters":             func() typed { return &v1alpha1.GatewayParameters{} },
-}
-
 // core are the kinds of Kubernetes itself that windrose reads.
 var core = []kind{
-	{version: "v1", name: "Service", label: true, make: func() typed { return &corev1.Service{} }, check: checked(checkService)},
-	{version: "v1", name: "Secret", make: func() typed { return &corev1.Secret{} }, check: checked(checkSecret)},
-	{version: "v1", name: "ConfigMap", make: func() typed { return &corev1.ConfigMap{} }, check: checked(checkConfigMap)},
-	{version: "v1", name: "Namespace", cluster: true, label: true, make: func() typed { return &corev1.Namespace{} }, check: checked(checkNamespace)},
-	{group: "discovery.k8s.io", version: "v1", name: "EndpointSlice", make: func() typed { return &discoveryv1.EndpointSlice{} }, check: checked(checkEndpointSlice)},
-	{group: "networking.k8s.io", version: "v1", name: "Ingress", make: func() typed { return &networkingv1.Ingress{} }, check: checked(checkIngress)},
-	{group: "networking.k8s.io", version: "v1", name: "IngressClass", cluster: true, make: func() typed { return &networkingv1.IngressClass{} }, check: checked(checkIngressClass)},
+	{version: "v1", name: "Service", label: true, check: checked(checkService)},
+	{version: "v1", name: "Secret", check: checked(checkSecret)},
+	{version: "v1", name: "ConfigMap", check: checked(checkConfigMap)},
+	{version: "v1", name: "Namespace", cluster: true, label: true, check: checked(checkNamespace)},
+	{group: "discovery.k8s.io", version: "v1", name: "EndpointSlice", check: checked(checkEndpointSlice)},
+	{group: "networking.k8s.io", version: "v1", name: "Ingress", check: checked(checkIngress)},
+	{group: "networking.k8s.io", version: "v1", name: "IngressClass", cluster: true, check: checked(checkIngressClass)},
 }
 
 // moved are groups that kinds have left.
@@ -114,6 +86,7 @@ func newCatalogue(index []crd) catalogue {
 	all := catalogue{}
 	for _, k := range core {
 		k.apiVersion = join(k.group, k.version)
+		k.make = maker(k.apiVersion, k.name)
 		all.add(k)
 	}
 	for group, names := range others {
@@ -125,13 +98,22 @@ func newCatalogue(index []crd) catalogue {
 	for i := range index {
 		c := &index[i]
 		for _, v := range c.Versions {
+			apiVersion := join(c.Group, c.typedVersion())
 			all.add(kind{
-				group: c.Group, version: v.Name, apiVersion: join(c.Group, c.typedVersion()), name: c.Kind,
-				cluster: c.Cluster, crd: c, make: makers[c.Group+"/"+c.Kind],
+				group: c.Group, version: v.Name, apiVersion: apiVersion, name: c.Kind,
+				cluster: c.Cluster, crd: c, make: maker(apiVersion, c.Kind),
 			})
 		}
 	}
 	return all
+}
+
+// maker gives what makes objects of a kind; nil if windrose does not read it.
+func maker(apiVersion, name string) func() object.Object {
+	if k, ok := object.KindNamed(name); ok && k.APIVersion == apiVersion {
+		return k.New
+	}
+	return nil
 }
 
 func (all catalogue) add(k kind) {

@@ -42,11 +42,15 @@ func FuzzPlan(f *testing.F) {
 			if yaml.Unmarshal(doc, &head) != nil {
 				continue
 			}
-			o := newObject(head.Kind)
-			if o == nil || yaml.Unmarshal(doc, o) != nil {
+			kind, ok := object.KindNamed(head.Kind)
+			if !ok {
 				continue
 			}
-			if o.GetNamespace() == "" && !clusterScoped[head.Kind] {
+			o := kind.New()
+			if yaml.Unmarshal(doc, o) != nil {
+				continue
+			}
+			if o.GetNamespace() == "" && !kind.Cluster {
 				o.SetNamespace("default")
 			}
 			objects = append(objects, o)

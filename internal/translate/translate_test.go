@@ -22,13 +22,10 @@ import (
 
 	"golang.org/x/tools/txtar"
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
-	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	"sigs.k8s.io/yaml"
 
-	"windrose.dev/windrose/api/v1alpha1"
 	"windrose.dev/windrose/internal/object"
 	"windrose.dev/windrose/internal/plan"
 	"windrose.dev/windrose/internal/translate"
@@ -159,10 +156,11 @@ func decode(tb testing.TB, data []byte) []metav1.Object {
 		if err := yaml.Unmarshal(doc, &head); err != nil {
 			tb.Fatalf("%v in:\n%s", err, doc)
 		}
-		o := newObject(head.Kind)
-		if o == nil {
+		kind, ok := object.KindNamed(head.Kind)
+		if !ok {
 			tb.Fatalf("a case cannot hold kind %q", head.Kind)
 		}
+		o := kind.New()
 		if err := yaml.UnmarshalStrict(doc, o); err != nil {
 			tb.Fatalf("%v in:\n%s", err, doc)
 		}
@@ -172,7 +170,7 @@ func decode(tb testing.TB, data []byte) []metav1.Object {
 		if o.GetCreationTimestamp().Time.IsZero() {
 			o.SetCreationTimestamp(metav1.NewTime(now.Add(-time.Hour)))
 		}
-		if o.GetNamespace() == "" && !clusterScoped[head.Kind] {
+		if o.GetNamespace() == "" && !kind.Cluster {
 			o.SetNamespace("default")
 		}
 		switch o := o.(type) {
@@ -187,52 +185,6 @@ func decode(tb testing.TB, data []byte) []metav1.Object {
 		all = append(all, o)
 	}
 	return all
-}
-
-var clusterScoped = map[string]bool{"GatewayClass": true, "IngressClass": true, "Namespace": true}
-
-func newObject(kind string) metav1.Object {
-	switch kind {
-	case "GatewayClass":
-		return new(gatewayv1.GatewayClass)
-	case "Gateway":
-		return new(gatewayv1.Gateway)
-	case "ListenerSet":
-		return new(gatewayv1.ListenerSet)
-	case "HTTPRoute":
-		return new(gatewayv1.HTTPRoute)
-	case "GRPCRoute":
-		return new(gatewayv1.GRPCRoute)
-	case "TLSRoute":
-		return new(gatewayv1.TLSRoute)
-	case "TCPRoute":
-		return new(gatewayv1.TCPRoute)
-	case "UDPRoute":
-		return new(gatewayv1.UDPRoute)
-	case "ReferenceGrant":
-		return new(gatewayv1.ReferenceGrant)
-	case "BackendTLSPolicy":
-		return new(gatewayv1.BackendTLSPolicy)
-	case "Ingress":
-		return new(networkingv1.Ingress)
-	case "IngressClass":
-		return new(networkingv1.IngressClass)
-	case "Service":
-		return new(corev1.Service)
-	case "EndpointSlice":
-		return new(discoveryv1.EndpointSlice)
-	case "Secret":
-		return new(corev1.Secret)
-	case "ConfigMap":
-		return new(corev1.ConfigMap)
-	case "Namespace":
-		return new(corev1.Namespace)
-	case "Workload":
-		return new(v1alpha1.Workload)
-	case "GatewayParameters":
-		return new(v1alpha1.GatewayParameters)
-	}
-	return nil
 }
 
 // land says where each request of a case lands.
