@@ -75,6 +75,8 @@ func (l *listener) part(t *Translator) *plan.Part {
 
 func protocolOf(p gatewayv1.ProtocolType) plan.Protocol {
 	switch p {
+	case gatewayv1.HTTPProtocolType:
+		return plan.HTTP
 	case gatewayv1.HTTPSProtocolType:
 		return plan.HTTPS
 	case gatewayv1.TLSProtocolType:

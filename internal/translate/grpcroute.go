@@ -151,24 +151,32 @@ func compileMethod(out *plan.Match, m *gatewayv1.GRPCMethodMatch) (verdict, stri
 const anyName = "[^/]+"
 
 func methodRegex(out *plan.Match, service, method string) (verdict, string) {
-	path := ""
-	for _, part := range []struct{ expr, sub string }{{service, ".service"}, {method, ".method"}} {
-		expr := anyName
-		if part.expr != "" {
-			if v := checkRegex(part.expr); !v.ok() {
-				return v, part.sub
-			}
-			// As the parser writes it, no expression reaches into what follows.
-			parsed, err := syntax.Parse(part.expr, syntax.Perl)
-			if err != nil {
-				return unsupported(err.Error()), part.sub
-			}
-			expr = "(?:" + parsed.String() + ")"
-		}
-		path += "/" + expr
+	first, v := segment(service)
+	if !v.ok() {
+		return v, ".service"
 	}
-	out.PathType, out.Path = plan.PathRegex, path
-	return checkRegex(path), ""
+	second, v := segment(method)
+	if !v.ok() {
+		return v, ".method"
+	}
+	out.PathType, out.Path = plan.PathRegex, "/"+first+"/"+second
+	return checkRegex(out.Path), ""
+}
+
+// segment makes an expression fit for one segment of a path; "" takes any.
+func segment(expr string) (string, verdict) {
+	if expr == "" {
+		return anyName, verdict{}
+	}
+	if v := checkRegex(expr); !v.ok() {
+		return "", v
+	}
+	// As the parser writes it, no expression reaches into what follows.
+	parsed, err := syntax.Parse(expr, syntax.Perl)
+	if err != nil {
+		return "", unsupported(err.Error())
+	}
+	return "(?:" + parsed.String() + ")", verdict{}
 }
 
 func valueOf(s *string) string {
