@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -178,4 +179,22 @@ func BenchmarkTable(b *testing.B) {
 			t.Get("team-7", "svc-4207")
 		}
 	})
+}
+
+// Whoever writes a manifest writes no command to the terminal of whoever reads
+// what is wrong with it, and no finding but his own.
+func TestRenderedFindingsCommandNothing(t *testing.T) {
+	const evil = "a\x1b[2J\nb.yaml:1:1: error: x\r\u202ey\u2028"
+	got := object.Render(object.Finding{
+		Severity: object.Error, Object: object.Key{Kind: evil, Namespace: evil, Name: evil}, Field: evil,
+		Place: object.Place{File: evil, Line: 1, Column: 1}, Reason: "R", Message: evil, Mend: evil, Excerpt: "  " + evil,
+	})
+	if strings.ContainsAny(got, "\x1b\r\u202e\u2028") {
+		t.Errorf("got %q", got)
+	}
+	for i, line := range strings.Split(strings.TrimSuffix(got, "\n"), "\n") {
+		if i > 0 && !strings.HasPrefix(line, "  ") {
+			t.Errorf("line %d looks like a finding: %q", i+1, line)
+		}
+	}
 }

@@ -3,6 +3,7 @@ package object
 import (
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -18,16 +19,16 @@ import (
 func Render(f Finding) string {
 	var b strings.Builder
 	if at := f.Place.String(); at != "" {
-		b.WriteString(at + ": ")
+		b.WriteString(oneLine(at) + ": ")
 	}
 	b.WriteString(string(f.Severity) + ": ")
 	if f.Object != (Key{}) {
-		b.WriteString(f.Object.String() + ": ")
+		b.WriteString(oneLine(f.Object.String()) + ": ")
 	}
 	if f.Field != "" {
-		b.WriteString(f.Field + ": ")
+		b.WriteString(oneLine(f.Field) + ": ")
 	}
-	b.WriteString(f.Message)
+	b.WriteString(within(f.Message))
 	if f.Reason != "" {
 		b.WriteString(" [" + f.Reason + "]")
 	}
@@ -36,7 +37,7 @@ func Render(f Finding) string {
 		renderExcerpt(&b, f)
 	}
 	if f.Mend != "" {
-		b.WriteString("  " + f.Mend + "\n")
+		b.WriteString("  " + within(f.Mend) + "\n")
 	}
 	return b.String()
 }
@@ -55,7 +56,7 @@ func renderExcerpt(b *strings.Builder, f Finding) {
 	}
 	line, at = line[indent:], at-indent
 	line = cut(line, max(excerptWidth, min(at+20, 4*excerptWidth)))
-	b.WriteString("    " + Printable(line) + "\n")
+	b.WriteString("    " + oneLine(line) + "\n")
 	if at < 0 || at > len(line) {
 		return
 	}
@@ -81,16 +82,31 @@ func cut(s string, n int) string {
 	return s[:n]
 }
 
-// Printable takes away what would command a terminal: names, messages and lines
-// come from files that others wrote.
+// Printable takes away what would command a terminal, or have it write what
+// follows in another order: names, messages and lines come from files that
+// others wrote.
 func Printable(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' && r != '\t' && r != '\n' || r >= 0x7f && r < 0xa0 {
+		if r < ' ' && r != '\t' && r != '\n' || r >= 0x7f && r < 0xa0 || unicode.Is(reordering, r) {
 			return '?'
 		}
 		return r
 	}, s)
 }
+
+// reordering are the letters that change the direction of writing, and those
+// that some programs take for the end of a line.
+var reordering = &unicode.RangeTable{R16: []unicode.Range16{
+	{Lo: 0x061c, Hi: 0x061c, Stride: 1}, {Lo: 0x200e, Hi: 0x200f, Stride: 1},
+	{Lo: 0x2028, Hi: 0x202e, Stride: 1}, {Lo: 0x2066, Hi: 0x2069, Stride: 1},
+}}
+
+// oneLine is the printable form of what has one line: more of them would look
+// like findings of their own.
+func oneLine(s string) string { return strings.ReplaceAll(Printable(s), "\n", "?") }
+
+// within is the printable form of a text whose further lines belong to it.
+func within(s string) string { return strings.ReplaceAll(Printable(s), "\n", "\n  ") }
 
 // SortFindings orders findings by place, object and field, so that equal
 // findings give equal text.

@@ -92,7 +92,8 @@ func wantsKey(reason string) bool {
 const maxExcerpt = 512
 
 // excerpt gives a line of the document. Of a Secret no value is shown; neither
-// of a document of unknown kind that speaks of one.
+// of a document of unknown kind, unless it says a kind and does not speak of
+// secrets: it may be any file.
 func (p *pointer) excerpt(line int, kind string) string {
 	rest, n := p.doc.text, p.doc.line
 	for ; n < line; n++ {
@@ -109,10 +110,14 @@ func (p *pointer) excerpt(line int, kind string) string {
 		rest = rest[:i]
 	}
 	l := strings.ToValidUTF8(strings.TrimRight(string(rest[:min(len(rest), maxExcerpt)]), " \r"), "?")
-	if kind == "Secret" || kind == "" && bytes.Contains(p.doc.text, []byte("Secret")) {
+	if strings.EqualFold(kind, "Secret") || kind == "" && !harmless(p.doc.text) {
 		return hide(l)
 	}
 	return l
+}
+
+func harmless(text []byte) bool {
+	return bytes.Contains(text, []byte("kind")) && !bytes.Contains(bytes.ToLower(text), []byte("secret"))
 }
 
 // hide takes the value out of a line as `  tls.key: LS0t...`.

@@ -184,7 +184,7 @@ a.yaml:6:29: error: Service default/a: metadata.labels[app.kubernetes.io/name]: 
 `},
 		{"a tab for indentation", service("a", 1) + "---\na:\n\tb: c\n", `
 a.yaml:7:1: error: is not YAML: found character that cannot start any token [Syntax]
-    	b: c
+    	b: ...
     ^
   YAML is indented with spaces, not with tabs
 `},
@@ -201,7 +201,15 @@ a.yaml:5:3: error: is not YAML: found unexpected end of stream [Syntax]
 `},
 		{"no object", "- a\n- b\n", `
 a.yaml:1:1: error: a document must be an object with apiVersion, kind and metadata [Syntax]
-    - a
+`},
+		{"any other file", "root:hunter2:1\n  more\n", `
+a.yaml:1:1: error: a document must be an object with apiVersion, kind and metadata [Syntax]
+    root: ...
+    ^
+`},
+		{"a Secret whose kind is misspelt", "kind: secret\napiVersion: v1\nmetadata: {name: a}\nstringData: {a: hunter2}\nstringData: {a: hunter2}\n", `
+a.yaml:5:1: error: the key "stringData" is written twice, first in line 4 [DuplicateKey]
+    stringData: ...
     ^
 `},
 		{"JSON", "{\"apiVersion\": \"v1\", \"kind\": \"Service\",\n\t\"metadata\": {\"name\": \"a\"},\n\t\"spec\": {\"port\": []}}\n", `
