@@ -11,6 +11,7 @@ import (
 
 	"windrose.dev/windrose/internal/object"
 	"windrose.dev/windrose/internal/plan"
+	"windrose.dev/windrose/internal/status"
 )
 
 // greet tells, once, what windrose has read and where it serves.
@@ -104,7 +105,7 @@ func listening(parts []*plan.Part, w word) []string {
 			if err != nil {
 				continue
 			}
-			line := fmt.Sprintf("%s on %s (%s)", url(l, addr), addr, strings.ReplaceAll(part.Key.Name, "/", " "))
+			line := fmt.Sprintf("%s on %s (%s)", url(l, addr), addr, strings.Join(strings.FieldsFunc(part.Key.Name, func(r rune) bool { return r == '/' }), " "))
 			if why := cmp.Or(trouble[name], trouble[part.Key.Name]); why != "" {
 				line += ": FAILED: " + why
 			}
@@ -140,6 +141,31 @@ func url(l *plan.Listener, addr netip.AddrPort) string {
 
 // maxTold bounds how many findings one change writes.
 const maxTold = 50
+
+// troubleOf gives the message of each socket and listener that has one.
+func troubleOf(problems []status.Problem) map[string]string {
+	all := make(map[string]string, len(problems))
+	for _, problem := range problems {
+		all[cmp.Or(problem.Socket, problem.Listener)] = problem.Message
+	}
+	return all
+}
+
+// tellTrouble tells what cannot be bound and what can be at last: no file is
+// to blame for it, so that it is no finding.
+func (p *pipeline) tellTrouble(now map[string]string) {
+	for _, name := range slices.Sorted(maps.Keys(now)) {
+		if p.trouble[name] != now[name] {
+			p.log.Warn("a listener does not serve: windrose tries again", "at", name, "error", now[name])
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.trouble)) {
+		if _, still := now[name]; !still {
+			p.log.Info("the trouble of a listener is over", "at", name)
+		}
+	}
+	p.trouble = now
+}
 
 // tellFindings writes the findings that were not there before.
 func (p *pipeline) tellFindings() {

@@ -53,6 +53,7 @@ type pipeline struct {
 	busy     time.Duration
 	waiting  []announcement // of versions that were not acked yet
 	greeted  bool
+	trouble  map[string]string // why what cannot be bound cannot, as far as told
 }
 
 // word is the last that a data plane said.
@@ -306,10 +307,14 @@ func (p *pipeline) show(w word) {
 	if !p.greeted {
 		if ack.Version == p.version {
 			p.greet(w)
+			p.trouble = troubleOf(ack.Problems)
 		}
 		return
 	}
 	p.tell(ack.Version)
+	if w.joined && ack.Version > 0 {
+		p.tellTrouble(troubleOf(ack.Problems))
+	}
 }
 
 // merger puts the statuses of workloads into a Set. A workload whose status

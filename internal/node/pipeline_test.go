@@ -1,8 +1,11 @@
 package node
 
 import (
+	"bytes"
+	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -11,6 +14,7 @@ import (
 	"windrose.dev/windrose/api/v1alpha1"
 	"windrose.dev/windrose/internal/object"
 	"windrose.dev/windrose/internal/plan"
+	"windrose.dev/windrose/internal/status"
 )
 
 func route(name string) *gatewayv1.HTTPRoute {
@@ -131,5 +135,29 @@ func TestAnnouncementsAreBounded(t *testing.T) {
 	}
 	if last := p.waiting[len(p.waiting)-1]; last.version != 9_999 {
 		t.Errorf("the last is of version %d", last.version)
+	}
+}
+
+func TestTroubleOfListenersIsToldOnceAndItsEnd(t *testing.T) {
+	var log bytes.Buffer
+	p := &pipeline{log: slog.New(slog.NewTextHandler(&log, nil))}
+	taken := []status.Problem{{Socket: "tcp/[::]:80", Message: "address already in use"}}
+	for _, tt := range []struct {
+		name     string
+		problems []status.Problem
+		want     string
+	}{
+		{"fine", nil, ""},
+		{"taken", taken, "level=WARN"},
+		{"still taken", taken, ""},
+		{"free", nil, "level=INFO"},
+		{"still free", nil, ""},
+	} {
+		log.Reset()
+		p.tellTrouble(troubleOf(tt.problems))
+		got := log.String()
+		if tt.want == "" && got != "" || !strings.Contains(got, tt.want) || tt.want != "" && !strings.Contains(got, "tcp/[::]:80") {
+			t.Errorf("%s: got %q, want %q and the socket", tt.name, got, tt.want)
+		}
 	}
 }
