@@ -57,8 +57,11 @@ func readFields(st *ast.StructType) []field {
 		if len(f.Names) != 1 || f.Tag == nil {
 			continue
 		}
-		tag, _, _ := strings.Cut(reflect.StructTag(strings.Trim(f.Tag.Value, "`")).Get("json"), ",")
+		tag, options, _ := strings.Cut(reflect.StructTag(strings.Trim(f.Tag.Value, "`")).Get("json"), ",")
 		doc, rules := split(f.Doc)
+		if !strings.Contains(options, "omit") {
+			rules = append([]string{"required"}, rules...)
+		}
 		of, shown := typeOf(f.Type)
 		all = append(all, field{name: tag, doc: doc, of: of, shown: shown, rules: rules})
 	}
