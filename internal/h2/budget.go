@@ -1,39 +1,41 @@
 package h2
 
-import "math"
-
 // budget is how much a peer may still cost. The costs are small numbers of
 // glitches; what a frame costs is said where it is handled.
 type budget struct {
 	glitches, resets int
-	ticked           int64 // when time last refilled
+	now, ticked      int64 // the time, and when it last refilled
 }
 
 const (
 	second = int64(1e9)
 	// What useful work gives back.
 	rewardStream = 8    // a stream that ended well
-	rewardBytes  = 1024 // of DATA sent, so many for a glitch: the peer answers each frame with WINDOW_UPDATEs
-	rewardData   = 256  // DATA frames below this earn nothing: a peer may ask for them with tiny windows
+	rewardData   = 2    // a frame of DATA sent: honest peers answer it with WINDOW_UPDATE, and PING to measure
+	rewardBytes  = 1024 // of DATA sent, so many for one more
+	// tinyWindow is what makes a frame of DATA earn nothing: the peer may ask for
+	// more of them than anybody needs (CVE-2019-9511).
+	tinyWindow = 256
 	// maxReplies bounds the bytes of answers that pile up in Out until Sent.
 	maxReplies = 16 << 10
 )
 
 // Tick tells the time, in nanoseconds from anywhere, which refills the budgets.
 func (c *Conn) Tick(now int64) {
+	c.now = now
 	if c.ticked == 0 {
 		c.ticked = now
 		return
 	}
-	// The budgets grow by whole steps, so that no part of a step is lost.
-	cfg := &c.s.cfg
-	steps := min((now-c.ticked)/(second/10), math.MaxInt32)
-	if steps <= 0 {
+	// The budgets grow by whole seconds, so that no part of one is lost.
+	passed := min((now-c.ticked)/second, 1<<30)
+	if passed <= 0 {
 		return
 	}
-	c.ticked += steps * (second / 10)
-	c.glitches = min(cfg.Glitches, c.glitches+int(steps)*cfg.GlitchesBack/10)
-	c.resets = min(cfg.Resets, c.resets+int(steps)*cfg.ResetsBack/10)
+	cfg := &c.s.cfg
+	c.ticked += passed * second
+	c.glitches = min(cfg.Glitches, c.glitches+int(passed)*cfg.GlitchesBack)
+	c.resets = min(cfg.Resets, c.resets+int(passed)*cfg.ResetsBack)
 }
 
 func calm(reason string) *Error { return &Error{Code: EnhanceYourCalm, Reason: reason} }
@@ -51,10 +53,12 @@ func (c *Conn) reward(n int) {
 	c.glitches = min(c.s.cfg.Glitches, c.glitches+n)
 }
 
-// spoiled pays for a stream that ended before its answer. Of servers nobody
-// needs protection: they cannot open streams.
-func (c *Conn) spoiled() *Error {
-	if c.client {
+// spoiled pays for a stream, opened at a time, that ended before its answer. Of
+// servers nobody needs protection: they cannot open streams. Nor of streams that
+// were open for a second, as when calls run into their deadlines: there are only
+// so many at a time.
+func (c *Conn) spoiled(opened int64) *Error {
+	if c.client || c.now-opened >= second {
 		return nil
 	}
 	if c.resets--; c.resets < 0 {

@@ -139,6 +139,25 @@ func TestClientKeepsToTheServersStreams(t *testing.T) {
 	}
 }
 
+func TestStreamsRunOut(t *testing.T) {
+	e := newClient(t, h2.Config{})
+	e.c.SkipTo(1<<31 - 5)
+	if got := e.c.Room(); got != 2 {
+		t.Errorf("room for %d", got)
+	}
+	e.request("GET")
+	if got := e.request("GET"); got != 1<<31-1 {
+		t.Errorf("the last stream is %d", got)
+	}
+	if _, ok := e.c.BeginRequest(line("GET"), nil); ok || e.c.Room() != 0 {
+		t.Error("a stream without a number is opened")
+	}
+	e.feed(frame(headers, ends, 1<<31-1, block(":status: 200")...), 100)
+	if got, want := strings.Join(e.log, ", "), "head 2147483647 end 200 body=0:0 <v>"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
 func TestGoawaySaysWhatWasNotServed(t *testing.T) {
 	e := newClient(t, h2.Config{})
 	for range 4 {

@@ -226,12 +226,12 @@ func (c *Conn) takeReset(code Code, ev *Event) *Error {
 		Kind: Reset, Stream: s.id, Value: s.value, Code: code,
 		Untouched: c.client && code == RefusedStream && !s.headSeen,
 	}
-	answered := s.ownDone
+	answered, opened := s.ownDone, s.opened
 	c.close(s, resetPeer)
 	if answered {
 		return nil // the client does not want to send the rest of its request
 	}
-	return c.spoiled()
+	return c.spoiled(opened)
 }
 
 func (c *Conn) takeGoaway(last uint32, code Code, ev *Event) *Error {

@@ -69,3 +69,6 @@ var (
 	AppendHuffmanCode = appendHuffmanCode
 	HuffmanLen        = huffmanLen
 )
+
+// SkipTo makes a client go on as if it had opened all streams up to last.
+func (c *Conn) SkipTo(last uint32) { c.lastID = last }

@@ -105,6 +105,32 @@ func TestBudgetsComeBack(t *testing.T) {
 	if e.err != nil {
 		t.Fatalf("uploads are cancelled after the answer: %v", e.err)
 	}
+	// Calls that run into their deadlines are cancelled all at once.
+	e = standing(t, h2.Config{})
+	for i := range uint32(3000) {
+		if i%100 == 0 {
+			e.c.Tick(1 + int64(i)/100*second)
+		}
+		if i >= 100 {
+			e.feed(frame(reset, 0, 2*(i-100)+1, num(8)...), 100)
+		}
+		e.feed(open(2*i+1), 1000)
+	}
+	if e.err != nil {
+		t.Fatalf("late cancellations: %v", e.err)
+	}
+	// Each small message on a stream is answered with PING and WINDOW_UPDATE.
+	e = standing(t, h2.Config{})
+	e.feed(open(1), 1000)
+	e.c.BeginResponse(1, 200)
+	e.c.EndHead(false)
+	for range 5000 {
+		e.c.WriteData(1, []byte("message"), false)
+		e.feed(cat(pings[:17], frame(window, 0, 1, num(7)...)), 100)
+	}
+	if e.err != nil {
+		t.Fatalf("a stream of small messages: %v", e.err)
+	}
 	// Time that jumps gives no more than there was.
 	e = standing(t, h2.Config{})
 	e.c.Tick(1)

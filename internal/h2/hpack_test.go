@@ -84,8 +84,9 @@ func checkDecoder(tb testing.TB, blocks [][]byte) {
 	tb.Helper()
 	ours := h2.NewDecoder()
 	var theirFields []hpack.HeaderField
-	theirs := hpack.NewDecoder(4096, func(f hpack.HeaderField) { theirFields = append(theirFields, f) })
+	theirs := hpack.NewDecoder(4096, nil)
 	for _, b := range blocks {
+		theirs.SetEmitFunc(func(f hpack.HeaderField) { theirFields = append(theirFields, f) })
 		fields, wellFormed, err := ours.Decode(b)
 		if err != nil {
 			return

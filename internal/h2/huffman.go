@@ -2,6 +2,8 @@ package h2
 
 import (
 	"bytes"
+	"encoding/binary"
+	"slices"
 
 	"golang.org/x/net/http2/hpack"
 )
@@ -78,47 +80,72 @@ func newHuffman() *huffmanCode {
 // anything: it has the end symbol, or its padding is not the beginning of that
 // (RFC 7541 5.2).
 func appendHuffman(dst, v []byte) ([]byte, bool) {
-	var acc uint64 // the low bits are the next ones
-	n := 0         // how many
+	const shortest = 5
+	at := len(dst)
+	dst = slices.Grow(dst, len(v)*8/shortest+1)
+	out := dst[:cap(dst)]
+	var acc uint64 // the next bits are the highest
+	n := 0         // how many there are
 	for {
-		for n <= 56-8+1 && len(v) > 0 {
-			acc = acc<<8 | uint64(v[0])
+		for n <= 32 && len(v) >= 4 {
+			acc |= uint64(binary.BigEndian.Uint32(v)) << (32 - n)
+			v = v[4:]
+			n += 32
+		}
+		for n <= 56 && len(v) > 0 {
+			acc |= uint64(v[0]) << (56 - n)
 			v = v[1:]
 			n += 8
 		}
-		if n == 0 {
-			return dst, true
-		}
-		// The next 32 bits, with ones after the end: no code but the end symbol is
-		// all ones, so that padding is not taken for a symbol.
-		var next uint32
-		if n >= 32 {
-			next = uint32(acc >> (n - 32))
-		} else {
-			next = uint32(acc<<(32-n)) | (1<<(32-n) - 1)
-		}
-		var bits int
-		var symbol byte
-		if q := huffman.quick[next>>(32-quickBits)]; q != 0 {
-			bits, symbol = int(q&0xff), byte(q>>8)
-		} else {
-			bits = quickBits + 1
-			for bits <= maxBits && uint64(next) >= huffman.limit[bits] {
-				bits++
+		var q uint16
+		for n >= quickBits {
+			if q = huffman.quick[acc>>(64-quickBits)]; q == 0 {
+				break
 			}
-			if bits <= maxBits {
-				symbol = huffman.symbols[int(next>>(32-bits))+huffman.base[bits]]
-			}
+			out[at] = byte(q >> 8)
+			at++
+			acc <<= q & 0xff
+			n -= int(q & 0xff)
 		}
-		if bits > n {
-			return dst, len(v) == 0 && n < 8 && uint32(acc)&(1<<n-1) == 1<<n-1
+		// A longer code needs more bits, if there are more.
+		if n >= maxBits || len(v) == 0 {
+			symbol, bits := huffman.next(acc, n)
+			if bits == 0 {
+				return dst[:at], len(v) == 0 && n < 8 && acc>>(64-n) == 1<<n-1
+			}
+			out[at] = symbol
+			at++
+			acc <<= bits
+			n -= bits
+		}
+	}
+}
+
+// next gives the symbol that the first n bits of acc begin with, and its length;
+// 0 if they are not enough for any.
+func (h *huffmanCode) next(acc uint64, n int) (symbol byte, bits int) {
+	// With ones after the end no symbol is found in padding, as only the end
+	// symbol is all ones.
+	first := uint32(acc >> 32)
+	if n < 32 {
+		first |= 1<<(32-n) - 1
+	}
+	if q := h.quick[first>>(32-quickBits)]; q != 0 {
+		symbol, bits = byte(q>>8), int(q&0xff)
+	} else {
+		bits = quickBits + 1
+		for bits <= maxBits && uint64(first) >= h.limit[bits] {
+			bits++
 		}
 		if bits > maxBits {
-			return dst, false
+			return 0, 0
 		}
-		dst = append(dst, symbol)
-		n -= bits
+		symbol = h.symbols[int(first>>(32-bits))+h.base[bits]]
 	}
+	if bits > n {
+		return 0, 0
+	}
+	return symbol, bits
 }
 
 // huffmanLen is how many bytes the code of v takes.

@@ -116,8 +116,9 @@ func (c *Conn) responseHead(s *stream, ev *Event) *Error {
 func (c *Conn) streamError(s *stream, code Code, reason string, ev *Event) *Error {
 	*ev = Event{Kind: Reset, Stream: s.id, Value: s.value, Local: true, Code: code, Reason: reason}
 	c.appendReset(s.id, code)
+	opened := s.opened
 	c.close(s, resetHere)
-	if err := c.spoiled(); err != nil {
+	if err := c.spoiled(opened); err != nil {
 		return err
 	}
 	return c.reply(frameHeader + 4)

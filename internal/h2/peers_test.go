@@ -3,7 +3,6 @@ package h2_test
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -14,8 +13,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"golang.org/x/net/http2"
 
 	"windrose.dev/windrose/internal/h1"
 	"windrose.dev/windrose/internal/h2"
@@ -158,12 +155,19 @@ func (s *echo) write(stream uint32, r *reply) {
 	}
 }
 
-// startEcho gives a client of x/net each of whose connections is served by an
+// cleartext is HTTP/2 with prior knowledge.
+func cleartext() *http.Protocols {
+	p := new(http.Protocols)
+	p.SetUnencryptedHTTP2(true)
+	return p
+}
+
+// startEcho gives a client of net/http each of whose connections is served by an
 // echo.
 func startEcho(t *testing.T, cfg h2.Config) *http.Client {
 	t.Helper()
 	var wg sync.WaitGroup
-	dial := func(context.Context, string, string, *tls.Config) (net.Conn, error) {
+	dial := func(context.Context, string, string) (net.Conn, error) {
 		ours, theirs := net.Pipe()
 		d := &driver{tb: t, c: h2.NewServer(h2.NewScratch(cfg)), conn: ours}
 		s := &echo{d: d, left: map[uint32]*reply{}}
@@ -175,7 +179,7 @@ func startEcho(t *testing.T, cfg h2.Config) *http.Client {
 		})
 		return theirs, nil
 	}
-	tr := &http2.Transport{AllowHTTP: true, DialTLSContext: dial}
+	tr := &http.Transport{Protocols: cleartext(), DialContext: dial}
 	t.Cleanup(func() {
 		tr.CloseIdleConnections()
 		wg.Wait()
@@ -183,7 +187,7 @@ func startEcho(t *testing.T, cfg h2.Config) *http.Client {
 	return &http.Client{Transport: tr, Timeout: 20 * time.Second}
 }
 
-func TestClientOfXNet(t *testing.T) {
+func TestClientOfNetHTTP(t *testing.T) {
 	client := startEcho(t, h2.Config{})
 	var wg sync.WaitGroup
 	for i := range 60 {
@@ -228,17 +232,33 @@ func exchange(t *testing.T, client *http.Client, i int) {
 	}
 }
 
-// startXNet gives a client of ours that talks to a server of x/net.
-func startXNet(t *testing.T, cfg h2.Config, h http.Handler) *driver {
+// single is a listener that has one connection, and ends.
+type single struct{ conn chan net.Conn }
+
+func (s single) Accept() (net.Conn, error) {
+	if c, ok := <-s.conn; ok {
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+
+func (single) Close() error   { return nil }
+func (single) Addr() net.Addr { return &net.TCPAddr{} }
+
+// startServer gives a client of ours that talks to a server of net/http.
+func startServer(t *testing.T, cfg h2.Config, h http.Handler) *driver {
 	t.Helper()
 	ours, theirs := net.Pipe()
 	d := &driver{tb: t, c: h2.NewClient(h2.NewScratch(cfg)), conn: ours, tasks: make(chan func())}
 	var wg sync.WaitGroup
-	wg.Go(func() {
-		(&http2.Server{MaxConcurrentStreams: 20}).ServeConn(theirs, &http2.ServeConnOpts{Handler: h})
-	})
+	l := single{make(chan net.Conn, 1)}
+	l.conn <- theirs
+	close(l.conn)
+	server := &http.Server{Handler: h, Protocols: cleartext(), HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 20}, ReadHeaderTimeout: time.Minute}
+	wg.Go(func() { _ = server.Serve(l) }) // that the listener ends is no news
 	t.Cleanup(func() {
 		ours.Close()
+		server.Close()
 		wg.Wait()
 		if d.err != nil {
 			t.Errorf("the client: %v", d.err)
@@ -256,9 +276,9 @@ type call struct {
 	done      bool
 }
 
-func TestServerOfXNet(t *testing.T) {
+func TestServerOfNetHTTP(t *testing.T) {
 	const calls = 80
-	d := startXNet(t, h2.Config{}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	d := startServer(t, h2.Config{}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Trailer", "X-Tail")
 		w.Header().Set("Link", "</x>")
 		w.WriteHeader(http.StatusEarlyHints)
@@ -336,7 +356,7 @@ func (x *call) send(c *h2.Conn, stream uint32) {
 	}
 }
 
-func TestInterimForXNet(t *testing.T) {
+func TestInterimForNetHTTP(t *testing.T) {
 	client := startEcho(t, h2.Config{})
 	got := 0
 	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{

@@ -3,8 +3,9 @@ package h2
 // stream is an open stream. It is in the table of its Conn as long as one side
 // may still send.
 type stream struct {
-	id    uint32
-	value any
+	id     uint32
+	value  any
+	opened int64 // when
 
 	send   int64 // what may be sent; below zero after the peer made it smaller
 	recv   int64 // what the peer may send
@@ -191,7 +192,7 @@ func (m *memory) find(id uint32) ending {
 // open adds a stream to the table.
 func (c *Conn) open(id uint32) *stream {
 	s := c.s.newStream()
-	s.id = id
+	s.id, s.opened = id, c.now
 	s.send, s.recv, s.want = c.initial, int64(c.s.cfg.StreamWindow), -1
 	c.streams.add(s)
 	return s

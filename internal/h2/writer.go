@@ -243,8 +243,8 @@ func (c *Conn) WriteData(stream uint32, p []byte, end bool) (n int) {
 		s.send -= int64(size)
 		c.send -= int64(size)
 		n += size
-		if size >= rewardData {
-			c.reward(1 + size/rewardBytes)
+		if size >= tinyWindow || n == len(p) {
+			c.reward(rewardData + size/rewardBytes)
 		}
 	}
 	if end {
