@@ -115,6 +115,10 @@ func (c *Conn) Buffered() int { return len(c.out) - c.sent }
 // Hangup says whether the peer will send no more.
 func (c *Conn) Hangup() bool { return c.hangup }
 
+// Broken says whether the connection is lost. What had come before may still be
+// there to read.
+func (c *Conn) Broken() bool { return c.broken != nil }
+
 // Again has Ready called once more although no event comes, for a handler that
 // stopped with bytes left to read: at the end of this turn, or in the next one
 // if it was called by Again already.

@@ -19,6 +19,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net/netip"
 	"runtime/debug"
@@ -76,8 +77,12 @@ type view struct {
 type socket struct {
 	name      string
 	addr      netip.AddrPort
-	tls       *tlsSide // nil in cleartext
+	class     plan.Class
+	tls       *tlsSide    // nil in cleartext
+	streams   *tls.Config // beside tls: for connections that are not HTTP
+	shared    atomic.Bool // who makes the handshake depends on the server name
 	listeners []*loop.Listener
+	udp       []*udpSide
 }
 
 // Problem is what kept a part of a plan from taking effect.
@@ -170,23 +175,31 @@ func (p *Proxy) Refresh(up *upstream.View) {
 func (p *Proxy) open(b *plan.Bound) error {
 	p.mu.Lock()
 	old := p.sockets[b.Name]
-	ours := p.hasPort(b.Addr.Port())
+	ours := p.hasPort(b.Addr.Port(), b.UDP)
 	p.mu.Unlock()
-	if old != nil && (old.tls != nil) == b.TLS {
+	class := classOf(b, old)
+	if old != nil && old.class == class {
+		old.shared.Store(b.Streams)
 		return nil
 	}
-	s := &socket{name: b.Name, addr: b.Addr, listeners: make([]*loop.Listener, len(p.workers))}
+	s := &socket{name: b.Name, addr: b.Addr, class: class, listeners: make([]*loop.Listener, len(p.workers)), udp: make([]*udpSide, len(p.workers))}
 	if b.TLS {
 		s.tls = p.newTLS(b.Name)
+		s.streams = forStreams(s.tls.config)
+		s.shared.Store(b.Streams)
+	}
+	bind, free := loop.Bind, loop.Free
+	if b.UDP {
+		bind, free = loop.BindUDP, loop.FreeUDP
 	}
 	if !ours && !p.cfg.Share {
-		if err := loop.Free(b.Addr); err != nil {
+		if err := free(b.Addr); err != nil {
 			return err
 		}
 	}
 	fds := make([]int, 0, len(p.workers))
 	for range p.workers {
-		fd, err := loop.Bind(b.Addr)
+		fd, err := bind(b.Addr)
 		if err != nil {
 			for _, fd := range fds {
 				closeFD(fd)
@@ -199,20 +212,39 @@ func (p *Proxy) open(b *plan.Bound) error {
 	p.sockets[b.Name] = s
 	p.mu.Unlock()
 	for i, w := range p.workers {
-		p.on(w, func() { s.listeners[i] = w.listen(s, fds[i]) })
+		p.on(w, func() {
+			if b.UDP {
+				s.udp[i] = w.listenUDP(s, fds[i])
+			} else {
+				s.listeners[i] = w.listen(s, fds[i])
+			}
+		})
 	}
 	if old != nil {
-		p.shut(old) // the same address changed between cleartext and TLS
+		p.shut(old) // the same address changed its class
 	}
 	return nil
+}
+
+// classOf is what a socket is bound as. One without listeners stays what it was.
+func classOf(b *plan.Bound, old *socket) plan.Class {
+	switch {
+	case b.UDP:
+		return plan.ClassUDP
+	case b.Class != 0:
+		return b.Class
+	case old != nil:
+		return old.class
+	}
+	return plan.ClassHTTP
 }
 
 // hasPort says whether a socket of this proxy has the port, at any address: one
 // at all addresses and one at a single address go together. The caller holds
 // p.mu.
-func (p *Proxy) hasPort(port uint16) bool {
+func (p *Proxy) hasPort(port uint16, udp bool) bool {
 	for _, s := range p.sockets {
-		if s.addr.Port() == port {
+		if s.addr.Port() == port && (s.class == plan.ClassUDP) == udp {
 			return true
 		}
 	}
@@ -225,6 +257,9 @@ func (p *Proxy) shut(s *socket) {
 		p.on(w, func() {
 			if ln := s.listeners[i]; ln != nil {
 				ln.Close()
+			}
+			if u := s.udp[i]; u != nil {
+				u.leave()
 			}
 			w.lameDuck(s)
 		})

@@ -50,6 +50,9 @@ type worker struct {
 	h2pools map[*upstream.Endpoint][]*h2server
 	spare   []*exchange
 	clients clientList
+	streams streamList
+	udp     []*udpSide
+	spliced uint64     // bytes of streams that never came to the process
 	flush   loop.Timer // of the access log
 	shaken  int        // TLS handshakes
 }
@@ -89,6 +92,7 @@ func newWorker(p *Proxy, start time.Time) (*worker, error) {
 	w.match.Header = w.header
 	w.tel = p.cfg.Hub.Attach(l.Post)
 	w.clients.init()
+	w.streams.init()
 	return w, nil
 }
 
@@ -112,6 +116,10 @@ func (w *worker) turn(busy time.Duration) {
 // with its record.
 func (w *worker) end() {
 	w.clients.each((*client).cut)
+	w.streams.each((*stream).cut)
+	for _, u := range slices.Clone(w.udp) {
+		u.close()
+	}
 	w.tel.Flush()
 }
 
@@ -148,7 +156,14 @@ func (w *worker) listen(s *socket, fd int) *loop.Listener {
 			closeFD(fd)
 			return
 		}
-		w.accept(s, counts, fd, peer)
+		switch {
+		case s.class == plan.ClassTCP:
+			w.acceptTCP(s, counts, fd, peer)
+		case s.shared.Load():
+			w.acceptShared(s, counts, fd, peer)
+		default:
+			w.accept(s, counts, fd, peer)
+		}
 	}, func(err error) { w.proxy.cfg.Log("cannot accept connections for now", "socket", s.name, "error", err) })
 	if err != nil {
 		w.proxy.cfg.Log("cannot accept connections", "socket", s.name, "error", err)
@@ -167,6 +182,11 @@ func (w *worker) lameDuck(s *socket) {
 	w.clients.each(func(c *client) {
 		if c.sock == s {
 			c.leave(w.loop.Now()+lameDuckTime, deadline)
+		}
+	})
+	w.streams.each(func(st *stream) {
+		if st.sock == s {
+			st.leave(deadline)
 		}
 	})
 }
