@@ -26,8 +26,8 @@ func DataPlane() Carried {
 		TLSTerminate:   false,
 		TCP:            false,
 		UDP:            false,
-		H2C:            false,
-		GRPC:           false,
+		H2C:            true,
+		GRPC:           true,
 	}
 }
 
