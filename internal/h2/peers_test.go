@@ -32,10 +32,11 @@ type driver struct {
 // run ends when the peer closes the connection, or breaks the protocol.
 func (d *driver) run() {
 	in, out := make(chan []byte), make(chan []byte, 1<<12)
-	var wg sync.WaitGroup
+	var wg, writer sync.WaitGroup
 	defer wg.Wait()
-	defer close(out)
 	defer d.conn.Close()
+	defer writer.Wait()
+	defer close(out)
 	wg.Go(func() {
 		defer close(in)
 		for {
@@ -47,7 +48,7 @@ func (d *driver) run() {
 			in <- buf[:n]
 		}
 	})
-	wg.Go(func() {
+	writer.Go(func() {
 		for b := range out {
 			_, _ = d.conn.Write(b) // the reader sees that it is closed
 		}
@@ -57,6 +58,13 @@ func (d *driver) run() {
 			out <- bytes.Clone(b)
 			d.c.Sent()
 		}
+		if d.err != nil {
+			go func() { // the reader may be about to give more
+				for range in {
+				}
+			}()
+			return
+		}
 		select {
 		case task := <-d.tasks:
 			task()
@@ -64,27 +72,21 @@ func (d *driver) run() {
 			if !ok {
 				return
 			}
-			if !d.turn(buf) {
-				go func() { // the reader may be about to give more
-					for range in {
-					}
-				}()
-				return
-			}
+			d.turn(buf)
 		}
 	}
 }
 
-func (d *driver) turn(buf []byte) bool {
+func (d *driver) turn(buf []byte) {
 	for {
 		ev, n, err := d.c.Next(buf)
 		buf = buf[n:]
 		if err != nil {
 			d.err = err
-			return false
+			return
 		}
 		if ev.Kind == 0 {
-			return true
+			return
 		}
 		d.on(&ev)
 	}

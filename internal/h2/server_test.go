@@ -417,6 +417,9 @@ func TestResponses(t *testing.T) {
 		c.AddString("Link", "</a>")
 	}
 	c.EndHead(true) // an interim head does not end the stream
+	if c.BeginResponse(1, 101) {
+		t.Error("101 may be sent")
+	}
 	if !c.BeginResponse(1, 200) {
 		t.Fatal("no response may be sent")
 	}

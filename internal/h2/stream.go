@@ -220,6 +220,13 @@ func (c *Conn) closeIfDone(s *stream) {
 	}
 }
 
+// endOwn notes that nothing more will be written.
+func (c *Conn) endOwn(s *stream) {
+	s.ownDone, s.wants = true, false
+	c.ready.drop(s)
+	c.closeIfDone(s)
+}
+
 // idle says whether a stream has never been opened.
 func (c *Conn) idle(id uint32) bool {
 	if id%2 == 0 {

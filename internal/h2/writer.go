@@ -74,10 +74,10 @@ func (c *Conn) pseudo(name string, value []byte, keep keeping) {
 
 // BeginResponse begins the head of a response, which is an interim one if the
 // status is below 200: Add fields, then EndHead. It is false if the stream is
-// gone or has had its response.
+// gone or has had its response, and for 101, which HTTP/2 does not have.
 func (c *Conn) BeginResponse(stream uint32, status int) bool {
 	s := c.streams.find(stream)
-	if s == nil || c.client || s.headSent || c.failed != nil {
+	if s == nil || c.client || s.headSent || status == 101 || c.failed != nil {
 		return false
 	}
 	kind := responseHead
@@ -190,8 +190,7 @@ func (c *Conn) EndHead(end bool) {
 		c.split(at, n)
 	}
 	if s != nil && end {
-		s.ownDone = true
-		c.closeIfDone(s)
+		c.endOwn(s)
 	}
 }
 
@@ -251,8 +250,7 @@ func (c *Conn) WriteData(stream uint32, p []byte, end bool) (n int) {
 		if len(p) == 0 {
 			c.appendFrame(0, frameData, flagEndStream, stream)
 		}
-		s.ownDone = true
-		c.closeIfDone(s)
+		c.endOwn(s)
 	}
 	return n
 }
