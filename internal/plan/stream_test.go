@@ -98,7 +98,8 @@ func TestStream(t *testing.T) {
 	addr := netip.MustParseAddrPort("127.0.0.1:1")
 	name := SocketName(addr)
 	p, problems := NewBuilder().Apply([]Part{
-		{Key: Key{KindSocket, name}, Socket: &Socket{Addr: addr}}, servicePart("default/v1:80"),
+		{Key: Key{KindSocket, name}, Socket: &Socket{Addr: addr}},
+		servicePart("default/v1:80"),
 		streamPart("tls", name, TLS, "*.example"), streamPart("https", name, HTTPS, "web.example"), streamPart("bare", name, TLS, "bare.example"),
 		attachTo("one", "tls", "one.example"), attachTo("any", "tls", "*.example"), attachTo("deep", "tls", "*.deep.example"),
 		attachTo("web", "https", "web.example"),

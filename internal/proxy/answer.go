@@ -88,10 +88,8 @@ func (x *exchange) onEnd(trailers []h1.Field, keep bool) {
 }
 
 // flushDown sends what was gathered for the client.
-func (x *exchange) flushDown() bool {
+func (x *exchange) flushDown() {
 	if err := x.down.flush(); err != nil {
 		x.clientLost()
-		return false
 	}
-	return true
 }

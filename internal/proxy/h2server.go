@@ -52,7 +52,7 @@ var errNoRoom = errors.New("the endpoint takes no more streams")
 // is joined by another.
 func (w *worker) connectH2(x *exchange, e *upstream.Endpoint) (serverSide, error) {
 	for _, s := range w.h2pools[e] {
-		if !s.leaving && s.h.Room() > 0 && !(x.raced && s.used) {
+		if !s.leaving && s.h.Room() > 0 && (!x.raced || !s.used) {
 			w.tel.UpstreamReused++
 			return s.call(x), nil
 		}
