@@ -72,3 +72,21 @@ var (
 
 // SkipTo makes a client go on as if it had opened all streams up to last.
 func (c *Conn) SkipTo(last uint32) { c.lastID = last }
+
+// Table is the table of streams alone, for tests.
+type Table struct{ t table }
+
+// Add adds a stream.
+func (t *Table) Add(id uint32) { t.t.add(&stream{id: id}) }
+
+// Remove removes a stream that is there.
+func (t *Table) Remove(id uint32) { t.t.remove(t.t.find(id)) }
+
+// Has says whether a stream is there.
+func (t *Table) Has(id uint32) bool { s := t.t.find(id); return s != nil && s.id == id }
+
+// Len counts the streams in two ways.
+func (t *Table) Len() (n, counted int) {
+	t.t.each(func(*stream) { counted++ })
+	return t.t.n, counted
+}
