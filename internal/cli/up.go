@@ -5,8 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
+	"net"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -42,6 +46,9 @@ standard error.`,
 			if err := oneOf("--log-format", logFormat, "text", "json"); err != nil {
 				return err
 			}
+			if err := addresses(map[string]string{"--admin": a.admin, "--health": cfg.Health, "--metrics": cfg.Metrics}); err != nil {
+				return err
+			}
 			cfg.JSON = logFormat == "json"
 			cfg.Admin = a.admin
 			cfg.Stdout, cfg.Stderr = a.stdout, a.stderr
@@ -56,6 +63,25 @@ standard error.`,
 	flags.StringVar(&cfg.Health, "health", node.DefaultHealth, "address of /healthz/live and /healthz/ready; empty for none")
 	flags.StringVar(&logFormat, "log-format", "text", "form of the log: text or json")
 	return c
+}
+
+// addresses refuses what nothing can listen on, before anything is started.
+func addresses(flags map[string]string) error {
+	for _, flag := range slices.Sorted(maps.Keys(flags)) {
+		address := flags[flag]
+		if address == "" {
+			continue
+		}
+		if _, err := net.ResolveTCPAddr("tcp", address); err != nil {
+			return &failure{exitUsage, fmt.Errorf("%s %q is no address to listen on: %w", flag, address, err), "write it as 127.0.0.1:15000"}
+		}
+		for other, taken := range flags {
+			if other != flag && taken == address && !strings.HasSuffix(address, ":0") {
+				return &failure{exitUsage, fmt.Errorf("%s and %s are both %s", min(flag, other), max(flag, other), address), "give each an address of its own"}
+			}
+		}
+	}
+	return nil
 }
 
 // stateHelp does not depend on who asks, so that the help is the same for all.
