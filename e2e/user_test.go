@@ -146,7 +146,16 @@ func TestAddressesOfItsOwnAreTaken(t *testing.T) {
 	if r.code == 0 || !strings.Contains(r.err, w.admin) || !strings.Contains(r.err, "--admin") {
 		t.Errorf("admin: got %+v, want an error that names %s and --admin", r, w.admin)
 	}
-	t.Log(r.err)
+	for _, tt := range []struct{ args, want string }{
+		{"--metrics nonsense", "--metrics"},
+		{"--health 127.0.0.1", "--health"},
+		{"--health 127.0.0.1:1 --metrics 127.0.0.1:1", "both"},
+	} {
+		args := append([]string{"up", "--config", w.config, "--state", t.TempDir()}, strings.Fields(tt.args)...)
+		if r := run(t, binary, args...); r.code != 2 || !strings.Contains(r.err, tt.want) {
+			t.Errorf("%s: got %+v, want a usage error", tt.args, r)
+		}
+	}
 }
 
 // TestTakenPortIsToldAndHeals: another program has the port of a listener.
