@@ -322,6 +322,13 @@ func curl(t *testing.T, args ...string) result {
 	return run(t, "curl", append([]string{"-s", "-S", "--max-time", "20"}, args...)...)
 }
 
+// answered says whether the first answer that curl -i shows has a status code,
+// in whatever version of HTTP the two agreed on.
+func (r result) answered(code int) bool {
+	version, rest, _ := strings.Cut(r.out, " ")
+	return strings.HasPrefix(version, "HTTP/") && strings.HasPrefix(rest, strconv.Itoa(code))
+}
+
 // eventually polls until check is content.
 func (w *windrose) eventually(what string, check func() error) {
 	w.t.Helper()
