@@ -10,6 +10,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,6 +56,9 @@ func usage(format string, args ...any) error {
 var errSilent = &failure{code: exitFindings, err: errors.New("")}
 
 // app is one invocation.
+// adminVariable names the admin API's address in the environment.
+const adminVariable = "WINDROSE_ADMIN"
+
 type app struct {
 	stdout, stderr io.Writer
 	admin          string
@@ -100,7 +104,7 @@ differences; 5 not found; 6 no windrose answers; 7 timed out.`,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = false
 	flags := root.PersistentFlags()
-	flags.StringVar(&a.admin, "admin", admin.DefaultAddr, "address of the admin API")
+	flags.StringVar(&a.admin, "admin", cmp.Or(os.Getenv(adminVariable), admin.DefaultAddr), "address of the admin API (also: "+adminVariable+")")
 	flags.BoolVar(&a.noColor, "no-color", false, "write without colours (also: NO_COLOR, TERM=dumb)")
 	flags.DurationVar(&a.timeout, "timeout", 10*time.Second, "how long to wait for an answer of a running windrose")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {

@@ -42,6 +42,9 @@ Workload, and findings with the place in the file.`,
 			if k.name == viewFindings || k.name == viewListeners {
 				return usage("describe needs a kind of objects; %s are part of several", k.name)
 			}
+			if ns, n, ok := strings.Cut(name, "/"); ok { // as names are printed
+				namespace, name = ns, n
+			}
 			return a.describe(cmd.Context(), k, object.Name{Namespace: namespace, Name: name})
 		},
 		ValidArgsFunction: a.completeObject,

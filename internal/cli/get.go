@@ -53,6 +53,9 @@ ListenerSets.`,
 			if g.kind, g.name, err = kindAndName(args); err != nil {
 				return err
 			}
+			if ns, n, ok := strings.Cut(g.name, "/"); ok { // as names are printed
+				g.namespace, g.name = ns, n
+			}
 			return g.run(cmd.Context())
 		},
 		ValidArgsFunction: a.completeObject,

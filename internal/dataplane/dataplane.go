@@ -22,6 +22,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"windrose.dev/windrose/internal/feed"
 	"windrose.dev/windrose/internal/memory"
 	"windrose.dev/windrose/internal/plan"
@@ -263,7 +265,12 @@ func (d *dataPlane) bind() {
 // unusable says why a socket could not be bound, and what to do where that is
 // not plain.
 func unusable(err error) string {
-	if errors.Is(err, os.ErrPermission) {
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		return err.Error() + ": another program listens there, ss -ltnp names it"
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return err.Error() + ": this machine has no such address, ip address lists those it has"
+	case errors.Is(err, os.ErrPermission):
 		return err.Error() + ": a port this low needs root or CAP_NET_BIND_SERVICE (setcap cap_net_bind_service=ep on windrose's file); or take a higher one"
 	}
 	return err.Error()

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"windrose.dev/windrose/internal/admin"
 	"windrose.dev/windrose/internal/object"
 	"windrose.dev/windrose/internal/plan"
 	"windrose.dev/windrose/internal/status"
@@ -50,6 +51,9 @@ func (p *pipeline) greet(w word) {
 		line("waits", "the data plane has not applied the configuration yet")
 	}
 	line("admin", "http://"+p.node.admin.Addr())
+	if addr := p.node.admin.Addr(); addr != admin.DefaultAddr {
+		line("", "commands find it with --admin "+addr+" or WINDROSE_ADMIN="+addr)
+	}
 	line("state", p.node.state.dir)
 	fmt.Fprint(p.node.cfg.Stderr, b.String())
 }

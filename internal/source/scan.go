@@ -99,6 +99,9 @@ func (w *walk) dir(root int, path string, fi fs.FileInfo, link bool, depth int) 
 	if err != nil {
 		w.findings = append(w.findings, unreadable(path, err))
 	}
+	if isState(entries) {
+		return
+	}
 	for _, e := range entries {
 		if ignored(e.Name()) {
 			continue
@@ -122,6 +125,18 @@ func (w *walk) dir(root int, path string, fi fs.FileInfo, link bool, depth int) 
 			w.file(root, child, fi, link || isLink)
 		}
 	}
+}
+
+// isState says whether a folder is the state folder of some windrose, which
+// keeps no manifests for anybody to read.
+func isState(entries []fs.DirEntry) bool {
+	marks := 0
+	for _, e := range entries {
+		if e.Name() == ledgerName || e.Name() == "lock" {
+			marks++
+		}
+	}
+	return marks == 2
 }
 
 func isLink(path string) bool {
