@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"windrose.dev/windrose/internal/loop"
@@ -36,7 +37,8 @@ func (p *Proxy) newTLS(name string) *tlsSide {
 			}
 			part := bound.Certificate(hello.ServerName, canECDSA(hello))
 			if part == nil {
-				return nil, errNoCertificate
+				// Of nothing and no error, crypto/tls makes the alert unrecognized_name.
+				return nil, nil //nolint:nilnil // see above
 			}
 			return p.certs.parsed(part)
 		},
@@ -118,7 +120,7 @@ func handshakeResult(err error) telemetry.Handshake {
 	switch {
 	case errors.Is(err, loop.ErrBusy):
 		return telemetry.HandshakeOverload
-	case errors.Is(err, errNoCertificate):
+	case errors.Is(err, errNoCertificate), err != nil && strings.Contains(err.Error(), "no certificates configured"):
 		return telemetry.HandshakeNoName
 	}
 	return telemetry.HandshakeResult(err)
