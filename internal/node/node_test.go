@@ -25,12 +25,14 @@ import (
 	"windrose.dev/windrose/internal/node"
 )
 
-// The test binary is also the data plane that nodes start, and a node that is
-// killed.
+// The test binary is also the data plane that nodes start, a workload, and a
+// node that is killed.
 func TestMain(m *testing.M) {
 	switch {
 	case len(os.Args) > 1 && os.Args[1] == "dataplane":
 		runDataPlane(os.Args[2:])
+	case len(os.Args) > 1 && os.Args[1] == "listen":
+		fmt.Fprintln(os.Stderr, http.ListenAndServe("127.0.0.1:"+os.Getenv("PORT"), nil))
 	case os.Getenv("NODE_STATE") != "":
 		cfg := config(os.Getenv("NODE_CONFIG"), os.Getenv("NODE_STATE"))
 		cfg.Metrics, cfg.Health = os.Getenv("NODE_METRICS"), os.Getenv("NODE_HEALTH")
@@ -307,6 +309,10 @@ func checkRights(t *testing.T, pid int) {
 func TestWorkloadsAreEndpointsWhileTheyAreReady(t *testing.T) {
 	w := newWorld(t)
 	gate := filepath.Join(w.folder, "gate")
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := os.WriteFile(gate, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -319,7 +325,7 @@ apiVersion: windrose.dev/v1alpha1
 kind: Workload
 metadata: {name: run, labels: {app: run}}
 spec:
-  command: [sh, -c, "while ! [ -s gate ]; do sleep 0.01; done; exec python3 -m http.server --bind 127.0.0.1 $PORT"]
+  command: [sh, -c, "while ! [ -s gate ]; do sleep 0.01; done; exec %s listen"]
   ports: [{name: http, port: %d}]
 ---
 apiVersion: gateway.networking.k8s.io/v1
@@ -329,10 +335,7 @@ spec:
   parentRefs: [{name: web}]
   hostnames: [127.0.0.1.example]
   rules: [{backendRefs: [{name: run, port: 80}]}]
-`, freePort(t)))
-	if _, err := exec.LookPath("python3"); err != nil {
-		t.Skip("needs python3")
-	}
+`, program, freePort(t)))
 	r := start(t, w)
 	c := r.client(t)
 	r.planePID(t)
