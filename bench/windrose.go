@@ -173,7 +173,7 @@ apiVersion: windrose.dev/v1alpha1
 kind: GatewayParameters
 metadata: { name: bench, namespace: bench }
 spec:
-  accessLog: { mode: "Off" }
+  accessLog: { mode: None }
   timeouts: { idle: 600s }
 ---
 apiVersion: gateway.networking.k8s.io/v1

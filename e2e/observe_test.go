@@ -159,10 +159,10 @@ func TestAccessLogModes(t *testing.T) {
 		least, most   int // of the requests that are served
 		faultIsLogged bool
 	}{
-		{"on", `{mode: "On"}`, n, n, true},
+		{"all", "{mode: All}", n, n, true},
 		{"sampled", "{mode: Sampled, every: 10}", 1, n / 4, true},
-		{"off", `{mode: "Off"}`, 0, 0, false},
-		{"on-again", `{mode: "On"}`, n, n, true},
+		{"none", "{mode: None}", 0, 0, false},
+		{"all-again", "{mode: All}", n, n, true},
 	} {
 		w.write("gateway.yaml", mode(tt.spec))
 		w.mark()

@@ -235,8 +235,10 @@ type GatewayParametersSpec struct {
 
 // AccessLog says which requests are logged.
 type AccessLog struct {
-	// +kubebuilder:default=On
-	// +kubebuilder:validation:Enum=On;Sampled;Off
+	// Mode All logs every request, Sampled one in Every and all faults, None none.
+	//
+	// +kubebuilder:default=All
+	// +kubebuilder:validation:Enum=All;Sampled;None
 	// +optional
 	Mode string `json:"mode,omitempty"`
 	// Every logs one request in so many, for mode Sampled. Faults are always

@@ -70,7 +70,7 @@ func (d *dataPlane) metricsHandler() http.Handler {
 }
 
 // healthHandler answers probes: live while the process runs, ready while a plan
-// is in use, every socket of it is bound, and it is not draining.
+// is in use, a socket of it is bound, and it is not draining.
 func (d *dataPlane) healthHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz/live", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "live") })
@@ -93,10 +93,18 @@ func (d *dataPlane) unready() string {
 	case !d.applied:
 		return "no configuration is applied yet"
 	}
+	// One listener that cannot be bound is its author's affair, and its status
+	// says so: the others serve.
+	bound := len(d.plan.Sockets())
+	why := ""
 	for _, p := range d.problems {
 		if p.Reason == reasonNotUsable {
-			return p.Message
+			bound--
+			why = p.Message
 		}
 	}
-	return ""
+	if bound > 0 {
+		return ""
+	}
+	return why
 }

@@ -148,7 +148,7 @@ var cases = []struct {
 	{"no name", "apiVersion: v1\nkind: Service\nspec: {ports: [{port: 80}]}", []string{"error metadata NoName"}},
 	{"a generated name", "apiVersion: v1\nkind: Service\nmetadata: {generateName: a-}", []string{"error metadata.generateName NoName | write metadata.name"}},
 	{
-		"a word that YAML takes for a boolean", "apiVersion: windrose.dev/v1alpha1\nkind: GatewayParameters\nmetadata: {name: a}\nspec: {accessLog: {mode: Off}}",
+		"a word that YAML takes for a boolean", "apiVersion: windrose.dev/v1alpha1\nkind: GatewayParameters\nmetadata: {name: a}\nspec: {accessLog: {mode: No}}",
 		[]string{
 			"error spec.accessLog.mode NotSupported",
 			"error spec.accessLog.mode WrongType | put it in quotes: without them YAML takes on, off, yes and no for true and false",

@@ -134,14 +134,14 @@ func readSettings(spec *v1alpha1.GatewayParametersSpec) (s *plan.Settings, zeros
 	s = &plan.Settings{}
 	if spec.AccessLog != nil {
 		switch spec.AccessLog.Mode {
-		case "", "On":
+		case "", "All":
 			s.AccessLog.Mode = plan.LogOn
 		case "Sampled":
 			s.AccessLog = plan.AccessLog{Mode: plan.LogSampled, Every: int(max(spec.AccessLog.Every, 1))}
-		case "Off":
+		case "None":
 			s.AccessLog.Mode = plan.LogOff
 		default:
-			return nil, nil, fmt.Errorf("accessLog.mode %q is not one of On, Sampled and Off", spec.AccessLog.Mode)
+			return nil, nil, fmt.Errorf("accessLog.mode %q is not one of All, Sampled and None", spec.AccessLog.Mode)
 		}
 	}
 	switch spec.FaultDetail {
