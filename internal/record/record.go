@@ -170,7 +170,7 @@ func (f Flag) Status() int {
 func (f Flag) Mend() string {
 	switch f {
 	case BadRequest:
-		return "the client must send a valid HTTP/1.1 message"
+		return "the client must send a valid HTTP message"
 	case HeaderTimeout:
 		return "send the headers faster, or raise timeouts.header of GatewayParameters"
 	case HeadersTooLarge:
@@ -200,7 +200,7 @@ func (f Flag) Mend() string {
 	case UpstreamReset:
 		return "look into the endpoint's log: it closed the connection early"
 	case UpstreamProtocol:
-		return "the endpoint must speak HTTP/1.1 on this port"
+		return "the endpoint must speak on this port what the Service says in appProtocol; without it HTTP/1.1"
 	case RequestTimeout:
 		return "make the service faster, or raise timeouts.request of the route's rule"
 	case BackendTimeout:
@@ -226,7 +226,7 @@ type Record struct {
 
 	ID       []byte // x-request-id
 	Client   netip.AddrPort
-	Protocol string // "HTTP/1.1", "HTTP/1.0"
+	Protocol string // "HTTP/1.0", "HTTP/1.1", "HTTP/2"
 	TLS      string // "", "TLS1.2", "TLS1.3"
 	Method   []byte
 	Host     []byte
