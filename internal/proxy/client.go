@@ -549,6 +549,19 @@ func (c *client) broken(partly bool) {
 	c.close()
 }
 
+// unused says that nothing is under way on the connection: it waits for its
+// client.
+func (c *client) unused() bool {
+	switch c.phase {
+	case shaking, idle, reading:
+		return c.conn.Buffered() == 0
+	case multiplexed:
+		return c.h2.streams.n == 0 && !c.h2.dirty && c.conn.Buffered() == 0
+	case busy, tunnel, flushing, lingering, closed:
+	}
+	return false
+}
+
 // lost is called when the connection has broken.
 func (c *client) lost() {
 	if c.x != nil {

@@ -243,22 +243,43 @@ func TestRecordsOutliveTheLoop(t *testing.T) {
 }
 
 func TestMaxConnections(t *testing.T) {
-	g := start(t, 2, append(to(answering(t, "")), settings(plan.Settings{MaxConnections: 3}))...)
-	var kept []*peer
-	for range 3 {
+	release := make(chan struct{})
+	slow := backend(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			<-release
+		}
+		fmt.Fprint(w, "ok")
+	})
+	g := start(t, 1, append(to(slow), settings(plan.Settings{MaxConnections: 3}))...)
+	ask := func(path string) *peer {
 		p := g.dial()
-		p.send("GET /next HTTP/1.1\r\nhost: x\r\n\r\n")
-		p.answer("GET")
-		kept = append(kept, p)
+		p.send("GET " + path + " HTTP/1.1\r\nhost: x\r\n\r\n")
+		return p
 	}
+	busy := []*peer{ask("/slow"), ask("/slow")}
+	eventually(t, "two requests are under way", func() bool { return g.metric("windrose_requests_active") == 2 })
+	idle := ask("/")
+	idle.answer("GET")
+
+	// One that waits for its client makes room for one that asks.
+	next := ask("/")
+	next.answer("GET")
+	if _, err := idle.r.ReadByte(); err == nil {
+		t.Error("the connection that made room is still there")
+	}
+	// One with a request does not.
+	third := g.dial()
+	third.send("GET /slow HTTP/1.1\r\nhost: x\r\n\r\n")
+	eventually(t, "three requests are under way", func() bool { return g.metric("windrose_requests_active") == 3 })
 	if _, err := g.dial().r.ReadByte(); err == nil {
 		t.Error("a fourth connection is served")
 	}
-	kept[0].Close()
-	eventually(t, "the place is free", func() bool { return g.proxy.Connections() == 2 })
-	p := g.dial()
-	p.send("GET /next HTTP/1.1\r\nhost: x\r\n\r\n")
-	p.answer("GET")
+	close(release)
+	for _, p := range append(busy, third) {
+		if resp, _ := p.answer("GET"); resp.StatusCode != 200 {
+			t.Errorf("status %d", resp.StatusCode)
+		}
+	}
 }
 
 // resident is the memory of the process that is its own, in bytes.

@@ -59,6 +59,7 @@ type Proxy struct {
 	handshakes *loop.Handshakes
 	certs      certificates
 	conns      atomic.Int64 // of clients, over all loops
+	most       int          // of conns, whatever is configured
 
 	mu      sync.Mutex // guards sockets
 	sockets map[string]*socket
@@ -93,7 +94,7 @@ type Problem struct {
 
 // New makes a proxy and its event loops; Run runs them.
 func New(cfg Config) (*Proxy, error) {
-	p := &Proxy{cfg: cfg, sockets: map[string]*socket{}, fatal: make(chan error, cfg.Loops)}
+	p := &Proxy{cfg: cfg, sockets: map[string]*socket{}, fatal: make(chan error, cfg.Loops), most: mostClients()}
 	p.handshakes = loop.NewHandshakes(max(cfg.Loops, 1), 4096)
 	empty, _ := plan.NewBuilder().Apply(nil, nil)
 	p.view.Store(&view{plan: empty, settings: empty.Settings()})

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -149,9 +150,10 @@ func (w *worker) use(v *view) {
 // listen accepts on a bound socket.
 func (w *worker) listen(s *socket, fd int) *loop.Listener {
 	counts := w.tel.Socket(s.name)
+	var told int64 // when the log was told last
 	ln, err := w.loop.Listen(fd, func(fd int, peer netip.AddrPort) {
 		counts.Accepted++
-		if int(w.proxy.conns.Load()) >= w.view.settings.MaxConnections {
+		if w.full() && !w.makeRoom() {
 			counts.Refused++
 			closeFD(fd)
 			return
@@ -164,12 +166,57 @@ func (w *worker) listen(s *socket, fd int) *loop.Listener {
 		default:
 			w.accept(s, counts, fd, peer)
 		}
-	}, func(err error) { w.proxy.cfg.Log("cannot accept connections for now", "socket", s.name, "error", err) })
+	}, func(err error) {
+		if now := w.loop.Now(); told == 0 || now-told >= tellEvery {
+			told = now
+			w.proxy.cfg.Log("cannot accept connections for now", "socket", s.name, "error", err)
+		}
+	})
 	if err != nil {
 		w.proxy.cfg.Log("cannot accept connections", "socket", s.name, "error", err)
 		return nil
 	}
 	return ln
+}
+
+// tellEvery is how often the log is told of what goes wrong again and again.
+const tellEvery = int64(10 * time.Second)
+
+// full says that there are as many clients as there may be. Those that are not
+// configured away leave descriptors for what serves them.
+func (w *worker) full() bool {
+	return int(w.proxy.conns.Load()) >= min(w.view.settings.MaxConnections, w.proxy.most)
+}
+
+// maxSearch bounds the look for a connection that makes room.
+const maxSearch = 1024
+
+// makeRoom closes the oldest connection that waits for its client: somebody
+// who holds all connections and asks nothing must not keep others out. It says
+// whether there was one.
+func (w *worker) makeRoom() bool {
+	c := w.clients.head.next
+	for range maxSearch {
+		if c == &w.clients.head {
+			return false
+		}
+		if c.unused() {
+			c.close()
+			return true
+		}
+		c = c.next
+	}
+	return false
+}
+
+// mostClients is how many clients the process has descriptors for, when it keeps
+// some for endpoints and for itself.
+func mostClients() int {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || limit.Cur > 1<<30 {
+		return math.MaxInt
+	}
+	return max(int(limit.Cur)*3/4-32, 1)
 }
 
 // lameDuckTime is how long a connection that says nothing is kept when it
