@@ -209,12 +209,13 @@ func (s *session) settle(err error) {
 		c.release()
 		return
 	}
-	if err == nil {
+	switch {
+	case err == nil:
 		state := s.conn.ConnectionState()
 		s.state = &state
-	} else if s.evicted.Load() {
+	case s.evicted.Load():
 		err = ErrBusy
-	} else if s.cancelled.Load() {
+	case s.cancelled.Load():
 		err = errCancelled
 	}
 	// Events that came meanwhile were only signals.
