@@ -167,10 +167,10 @@ func ending(err error) progress {
 
 // drained says what came of emptying a pipe.
 func drained(err error) progress {
-	switch {
-	case err == nil:
+	switch err { //nolint:errorlint // see client.read
+	case nil:
 		return moved
-	case err == loop.ErrAgain: //nolint:errorlint // see client.read
+	case loop.ErrAgain:
 		return blocked
 	}
 	return stuck
