@@ -3,6 +3,7 @@ package plan
 import (
 	"bytes"
 	"cmp"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -370,7 +371,8 @@ func (t *hostTables) edit(edits map[string]map[string]*tableEdit, less order) *h
 	next := &hostTables{listener: t.listener, hosts: t.hosts, tables: slices.Clone(t.tables)}
 	var patterns []string // of new hosts, whose tables stand after the old ones
 	changed := false
-	for host, tiers := range edits {
+	for _, host := range slices.Sorted(maps.Keys(edits)) { // so that plans come out the same
+		tiers := edits[host]
 		if at := t.position(host); at >= 0 {
 			next.tables[at] = next.tables[at].edit(tiers, less)
 			changed = changed || next.tables[at] == nil
