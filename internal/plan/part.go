@@ -227,6 +227,7 @@ type Filter struct {
 	ResponseHeaders *HeaderEdit `json:"responseHeaders,omitempty"`
 	Redirect        *Redirect   `json:"redirect,omitempty"`
 	Rewrite         *Rewrite    `json:"rewrite,omitempty"`
+	CORS            *CORS       `json:"cors,omitempty"` // of a rule, not of a backend
 }
 
 // HeaderEdit changes headers: Set, then Add, then Remove. Names keep the
@@ -263,6 +264,17 @@ type Redirect struct {
 type Rewrite struct {
 	Host string    `json:"host,omitempty"`
 	Path *PathEdit `json:"path,omitempty"`
+}
+
+// CORS answers the preflights of browsers, and tells them which pages may see
+// the rule's answers. "*" in a list stands for all.
+type CORS struct {
+	Origins     []string `json:"origins,omitempty"` // SCHEME://HOST[:PORT]; "*" in HOST stands for any text
+	Methods     []string `json:"methods,omitempty"`
+	Headers     []string `json:"headers,omitempty"`
+	Expose      []string `json:"expose,omitempty"`
+	Credentials bool     `json:"credentials,omitempty"`
+	MaxAge      int32    `json:"maxAge,omitempty"` // seconds; 0: 5
 }
 
 // Backend is where a share of a rule's requests goes.

@@ -317,6 +317,8 @@ func (p *Plan) effects(steps []Step, hit *Hit, r *Request) string {
 			if step.Rewrite.Path != nil {
 				list = append(list, "path "+string(AppendPath(nil, r.Path, step.Rewrite.Path, hit.Prefix)))
 			}
+		case StepCORS:
+			list = append(list, "CORS")
 		case StepRedirect:
 		}
 	}

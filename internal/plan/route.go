@@ -27,6 +27,7 @@ type BoundRule struct {
 	// live: counters and the position of the split are kept under it.
 	Slot     int
 	Filters  []Step
+	CORS     *BoundCORS // that of Filters, if there is one
 	Backends []BoundBackend
 	Timeouts Timeouts
 	Broken   *Broken // if set, every request is this fault
@@ -235,6 +236,11 @@ func (b *Builder) compileRules(route *BoundRoute, old *BoundRoute) {
 		if rule.Filters, ok = compileSteps(from.Filters); !ok && rule.Broken == nil {
 			rule.Broken = &Broken{Status: 500, Reason: fmt.Sprintf("%s rule %d has a filter that this windrose does not know or must not carry out", route.Name, i)}
 		}
+		for i := range rule.Filters {
+			if rule.Filters[i].Kind == StepCORS {
+				rule.CORS = rule.Filters[i].CORS
+			}
+		}
 		if len(from.Backends) > 0 {
 			rule.Backends = make([]BoundBackend, len(from.Backends))
 		}
@@ -257,7 +263,11 @@ func (b *Builder) compileBackend(rule *BoundRule, from *Backend) BoundBackend {
 		out.Broken = &Broken{Status: 500, Reason: fmt.Sprintf("a backend of %s rule %d names no service", rule.RouteName, rule.Index)}
 	}
 	var ok bool
-	if out.Steps, ok = compileSteps(from.Filters); !ok && out.Broken == nil {
+	if out.Steps, ok = compileSteps(from.Filters); ok {
+		// A preflight is answered before a backend is picked.
+		ok = !slices.ContainsFunc(out.Steps, func(s Step) bool { return s.Kind == StepCORS })
+	}
+	if !ok && out.Broken == nil {
 		out.Broken = &Broken{Status: 500, Reason: fmt.Sprintf("a backend of %s rule %d has a filter that this windrose does not know or must not carry out", rule.RouteName, rule.Index)}
 	}
 	return out

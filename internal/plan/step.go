@@ -15,6 +15,7 @@ const (
 	StepResponseHeaders                     // Headers
 	StepRedirect                            // Redirect; the rule answers by itself
 	StepRewrite                             // Rewrite
+	StepCORS                                // CORS; the rule answers preflights by itself
 )
 
 func (k StepKind) String() string {
@@ -27,6 +28,8 @@ func (k StepKind) String() string {
 		return "redirect"
 	case StepRewrite:
 		return "rewrite"
+	case StepCORS:
+		return "CORS"
 	}
 	return "unset"
 }
@@ -38,6 +41,7 @@ type Step struct {
 	Headers  *HeaderEdit
 	Redirect *Redirect
 	Rewrite  *Rewrite
+	CORS     *BoundCORS
 }
 
 // compileSteps is nil if a filter has no field set, or one whose text would
@@ -60,6 +64,9 @@ func compileSteps(filters []Filter) ([]Step, bool) {
 			steps = append(steps, Step{Kind: StepRedirect, Redirect: f.Redirect})
 		case f.Rewrite != nil:
 			steps = append(steps, Step{Kind: StepRewrite, Rewrite: f.Rewrite})
+		case f.CORS != nil:
+			cors, _ := compileCORS(f.CORS) // clean has looked
+			steps = append(steps, Step{Kind: StepCORS, CORS: cors})
 		default:
 			return nil, false
 		}
@@ -77,6 +84,10 @@ func (f *Filter) clean() bool {
 	}
 	if r := f.Rewrite; r != nil {
 		ok = ok && cleanWord(r.Host) && r.Path.clean()
+	}
+	if f.CORS != nil {
+		_, clean := compileCORS(f.CORS)
+		ok = ok && clean
 	}
 	return ok
 }

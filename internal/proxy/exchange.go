@@ -46,6 +46,10 @@ type exchange struct {
 	grpc       bool // faults are told in gRPC's way
 	chunked    bool // the request's body, towards an HTTP/1 endpoint
 
+	cors      *plan.BoundCORS // the rule's filter
+	origin    []byte          // of the page that asks, if the filter allows it
+	preflight bool            // the request is one
+
 	answered    bool // the final head went to the client
 	own         bool // the answer is windrose's own
 	deaf        bool // the endpoint takes no more of the request
@@ -171,7 +175,7 @@ func (x *exchange) resolve() bool {
 		}
 	}
 	if listener == nil {
-		x.fail(record.NoRoute, "no listener serves this host")
+		x.fail(record.NoRoute, "no listener serves this host: one whose hostname takes it must be there")
 		return false
 	}
 	x.rec.Listener = listener.Name
@@ -191,6 +195,9 @@ func (x *exchange) choose(path []byte) bool {
 	r := x.rule
 	if r.Broken != nil {
 		x.failStatus(record.RuleBroken, r.Broken.Status, r.Broken.Reason)
+		return false
+	}
+	if r.CORS != nil && x.crossOrigin(r.CORS) {
 		return false
 	}
 	for i := range r.Filters {

@@ -116,7 +116,10 @@ func (x *exchange) reply(r *reply, body []byte) {
 		r.add("x-content-type-options", "nosniff")
 	}
 	resp.Body, resp.Length = h1.Length, int64(len(body))
-	if x.method == headMethod {
+	switch {
+	case resp.Status == http.StatusNoContent:
+		resp.Body = h1.NoBody
+	case x.method == headMethod:
 		resp.Body = h1.NoBody
 		r.addFrom("content-length", func(dst []byte) []byte { return strconv.AppendInt(dst, int64(len(body)), 10) })
 		body = nil

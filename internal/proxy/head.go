@@ -236,6 +236,9 @@ func (x *exchange) responseFields(yield func(name, value []byte)) {
 		case f.Known == h1.RequestID, f.Known == h1.FaultFlag, f.Known.HopByHop():
 			continue
 		}
+		if x.cors != nil && x.cors.Speaks(f.Name) {
+			continue
+		}
 		if edited && dropped(steps, plan.StepResponseHeaders, f.Name) {
 			continue
 		}
@@ -243,6 +246,15 @@ func (x *exchange) responseFields(yield func(name, value []byte)) {
 	}
 	if edited {
 		eachEdit(steps, plan.StepResponseHeaders, yield)
+	}
+	if x.cors != nil {
+		x.corsFields(func(name string, value []byte) {
+			// A filter that names the field has the last word, but for Vary: that the
+			// answer depends on the origin stays true.
+			if !edited || name == "vary" || !dropped(steps, plan.StepResponseHeaders, bytesOf(name)) {
+				yield(bytesOf(name), value)
+			}
+		})
 	}
 	yield(requestIDName, x.rec.ID)
 }

@@ -42,6 +42,8 @@ type worker struct {
 	own   []byte // values of fields of windrose's own answers
 	reply reply
 
+	preflight plan.Preflight // that is being answered
+
 	h2scratch *h2.Scratch
 	h2in      []byte    // what clients' HTTP/2 connections are read into
 	h2out     []byte    // and endpoints'
