@@ -12,6 +12,7 @@ var (
 	ErrPathByte     = errors.New("the path has a byte that must be percent-encoded: a control, a space, a backslash, '#' or '?'")
 	ErrPathNUL      = errors.New("the path has an encoded NUL byte")
 	ErrPathAbove    = errors.New("the path leads above the root with dot segments")
+	ErrPathHidden   = errors.New("the path has a dot segment that some services see and others do not: '..' beside an encoded slash, a backslash or a semicolon")
 )
 
 // Normalize gives the one form of a request's path that is matched and that is
@@ -24,7 +25,10 @@ var (
 //     "%2F" and "%5C" are data and never separate segments.
 //   - Bytes above 0x7f become percent-encoded.
 //   - Dot segments are resolved (RFC 3986, 5.2.4), also "%2e"; leading above
-//     the root is refused. A segment like "..;x" is not a dot segment.
+//     the root is refused.
+//   - ".." beside ";", "%2F" or "%5C" is refused: servlet containers take "..;x"
+//     for a dot segment, and who decodes before it resolves takes "..%2F" for
+//     one, so that they would leave the prefix that was matched.
 //   - Doubled slashes stay: they mean something to some services.
 //   - A percent sign that encodes nothing, an encoded NUL, a control, space,
 //     backslash, "#" or "?" is refused: services disagree on what they mean.
@@ -57,10 +61,38 @@ func Normalize(dst, path []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if hidesDots(dst[:n]) {
+		return nil, ErrPathHidden
+	}
 	if bytes.Equal(dst[:n], path) {
 		return path, nil
 	}
 	return dst[:n], nil
+}
+
+// hidesDots says whether a path whose dot segments are resolved has one for a
+// service that reads paths in another way.
+func hidesDots(path []byte) bool {
+	for at := 0; ; at++ {
+		i := bytes.Index(path[at:], []byte(".."))
+		if i < 0 {
+			return false
+		}
+		at += i
+		if endsSegment(path[:at]) && beginsSegment(path[at+2:]) {
+			return true
+		}
+	}
+}
+
+// endsSegment says whether a segment may begin behind path, and beginsSegment
+// whether one may have ended before it.
+func endsSegment(path []byte) bool {
+	return bytes.HasSuffix(path, []byte("/")) || bytes.HasSuffix(path, []byte("%2F")) || bytes.HasSuffix(path, []byte("%5C"))
+}
+
+func beginsSegment(path []byte) bool {
+	return len(path) == 0 || path[0] == '/' || path[0] == ';' || bytes.HasPrefix(path, []byte("%2F")) || bytes.HasPrefix(path, []byte("%5C"))
 }
 
 // A pathByte says what a byte of a path is.
