@@ -4,12 +4,17 @@ import (
 	"time"
 
 	"windrose.dev/windrose/internal/h1"
+	"windrose.dev/windrose/internal/record"
 )
 
 // This file brings the endpoint's answer to the client.
 
 // onInterim passes on the interim head in w.resp (RFC 9110, 15.2).
 func (x *exchange) onInterim() bool {
+	if x.interims++; x.interims > maxInterims {
+		x.fail(record.UpstreamProtocol, "endpoint "+x.rec.Endpoint.String()+" sends interim answers without end")
+		return false
+	}
 	x.activity = x.w.loop.Now()
 	x.whole = false // the client sees a part of this attempt
 	if err := x.down.interim(); err != nil {

@@ -291,3 +291,22 @@ func TestBytewiseRequest(t *testing.T) {
 		t.Errorf("got %q", body)
 	}
 }
+
+// An endpoint cannot hold a request for ever with answers that are none.
+func TestEndlessInterimAnswers(t *testing.T) {
+	b := endpoint(t, func(p *peer) {
+		p.head()
+		for {
+			if _, err := io.WriteString(p, "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n"); err != nil {
+				return
+			}
+		}
+	})
+	for _, version := range []string{"HTTP/1.1", "HTTP/1.0"} {
+		g := start(t, 1, to(b)...)
+		got := g.raw("GET / " + version + "\r\nhost: x\r\nconnection: close\r\n\r\n")
+		if !strings.Contains(got, "HTTP/1.1 502 ") || !strings.Contains(got, "interim answers without end") {
+			t.Errorf("%s: got %q", version, got[max(0, len(got)-300):])
+		}
+	}
+}

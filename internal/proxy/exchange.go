@@ -50,9 +50,10 @@ type exchange struct {
 	origin    []byte          // of the page that asks, if the filter allows it
 	preflight bool            // the request is one
 
-	answered    bool // the final head went to the client
-	own         bool // the answer is windrose's own
-	deaf        bool // the endpoint takes no more of the request
+	interims    uint16 // interim answers that were passed on
+	answered    bool   // the final head went to the client
+	own         bool   // the answer is windrose's own
+	deaf        bool   // the endpoint takes no more of the request
 	tunnel      bool
 	upEnd       bool // tunnel: the client sends no more
 	downEnd     bool // tunnel: the endpoint sends no more
@@ -83,6 +84,9 @@ const (
 	gatherBytes = 16 << 10
 	// turnReads bounds the reads from one connection in one turn.
 	turnReads = 16
+	// maxInterims bounds the interim answers to one request, each of which counts
+	// as a sign of life.
+	maxInterims = 256
 )
 
 var (
