@@ -88,6 +88,9 @@ func addresses(flags map[string]string) error {
 const stateHelp = "/var/lib/windrose as root, else $XDG_STATE_HOME/windrose"
 
 func (a *app) up(ctx context.Context, cfg node.Config) error {
+	if err := node.KeepDescriptors(); err != nil {
+		return err
+	}
 	if cfg.State == "" {
 		cfg.State = node.DefaultState()
 	}

@@ -20,7 +20,9 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"windrose.dev/windrose/internal/admin"
+
 	"windrose.dev/windrose/internal/dataplane"
 	"windrose.dev/windrose/internal/node"
 )
@@ -369,6 +371,48 @@ func TestASecondNodeOnTheSameStateIsRefused(t *testing.T) {
 	again := start(t, w)
 	again.planePID(t)
 	again.end(t)
+}
+
+// The data plane, which reads what strangers send, is given nothing that it does
+// not need.
+func TestTheDataPlaneInheritsNothing(t *testing.T) {
+	t.Setenv("TOKEN_OF_THE_OPERATOR", "hunter2")
+	t.Setenv("GOGC", "77")
+	pipe, _, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pipe.Close()
+	if _, err := unix.FcntlInt(pipe.Fd(), unix.F_SETFD, 0); err != nil { // as if from a shell
+		t.Fatal(err)
+	}
+	link, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", pipe.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := node.KeepDescriptors(); err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t)
+	r := start(t, w)
+	proc := fmt.Sprintf("/proc/%d/", r.planePID(t))
+	env, err := os.ReadFile(proc + "environ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(env), "hunter2") || !strings.Contains(string(env), "GOGC=77") {
+		t.Errorf("environment %q", env)
+	}
+	files, err := os.ReadDir(proc + "fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if got, _ := os.Readlink(proc + "fd/" + f.Name()); got == link {
+			t.Errorf("descriptor %s is a file of who started windrose", f.Name())
+		}
+	}
+	r.end(t)
 }
 
 func TestADataPlaneThatDiesIsStartedAgain(t *testing.T) {

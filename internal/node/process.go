@@ -4,9 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -49,7 +52,7 @@ type process struct {
 // and 4.
 func spawn(args []string, u user, folders [2]*os.File, stdout, stderr io.Writer) (*process, error) {
 	cmd := &exec.Cmd{
-		Path: program, Args: args, Stdout: stdout, Stderr: stderr, ExtraFiles: folders[:], Env: os.Environ(),
+		Path: program, Args: args, Stdout: stdout, Stderr: stderr, ExtraFiles: folders[:], Env: planeEnvironment(os.Environ()),
 		// A session of its own: Ctrl-C in the terminal is for windrose, which
 		// then lets the data plane drain.
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
@@ -70,6 +73,33 @@ func spawn(args []string, u user, folders [2]*os.File, stdout, stderr io.Writer)
 		_ = cmd.Wait() // how it ended is in its own words on stderr
 	}()
 	return p, nil
+}
+
+// planeVariables are what the data plane is given of our environment: what the
+// Go runtime, its resolver and its trust in certificates look at. The rest is
+// none of its business; it may hold what the operator's shell keeps secret.
+var planeVariables = []string{
+	"GODEBUG", "GOGC", "GOMAXPROCS", "GOMEMLIMIT", "GOTRACEBACK", "GOCOVERDIR",
+	"LOCALDOMAIN", "RES_OPTIONS", "SSL_CERT_DIR", "SSL_CERT_FILE", "TZ",
+}
+
+func planeEnvironment(all []string) []string {
+	env := []string{} // nil would be all of ours
+	for _, kv := range all {
+		if key, _, _ := strings.Cut(kv, "="); slices.Contains(planeVariables, key) {
+			env = append(env, kv)
+		}
+	}
+	return env
+}
+
+// KeepDescriptors has no process that is started from here on inherit what this
+// one was started with: a shell or a supervisor may have left files open.
+func KeepDescriptors() error {
+	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("keep descriptors from other processes: %w", err)
+	}
+	return nil
 }
 
 // mayBind says whether this process has the right to open low ports. One that it
