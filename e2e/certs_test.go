@@ -78,8 +78,8 @@ const (
 	rsaKey
 )
 
-// secret is a TLS Secret whose certificate bears a serial number and names.
-func secret(t *testing.T, name string, kind keyKind, serial int64, hosts ...string) string {
+// issue makes a chain and a key, as PEM, with a serial number and names.
+func issue(t *testing.T, kind keyKind, serial int64, hosts ...string) (chain, private string) {
 	t.Helper()
 	var key crypto.Signer
 	var err error
@@ -100,10 +100,17 @@ func secret(t *testing.T, name string, kind keyKind, serial int64, hosts ...stri
 	if err != nil {
 		t.Fatal(err)
 	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return encodePEM("CERTIFICATE", der), encodePEM("PRIVATE KEY", pkcs8)
+}
+
+// secret is a TLS Secret whose certificate bears a serial number and names.
+func secret(t *testing.T, name string, kind keyKind, serial int64, hosts ...string) string {
+	t.Helper()
+	chain, private := issue(t, kind, serial, hosts...)
 	return fmt.Sprintf(`apiVersion: v1
 kind: Secret
 metadata: {name: %s}
@@ -111,8 +118,18 @@ type: kubernetes.io/tls
 data:
   tls.crt: %s
   tls.key: %s
-`, name, base64.StdEncoding.EncodeToString([]byte(encodePEM("CERTIFICATE", der))),
-		base64.StdEncoding.EncodeToString([]byte(encodePEM("PRIVATE KEY", private))))
+`, name, base64.StdEncoding.EncodeToString([]byte(chain)), base64.StdEncoding.EncodeToString([]byte(private)))
+}
+
+// tlsServer is the configuration of a service that has a certificate itself.
+func tlsServer(t *testing.T, host string) *tls.Config {
+	t.Helper()
+	chain, private := issue(t, ecdsaKey, 1, host)
+	cert, err := tls.X509KeyPair([]byte(chain), []byte(private))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{cert}}
 }
 
 // tlsConfig trusts the authority of the tests.

@@ -99,7 +99,7 @@ func TestStatusOfGateways(t *testing.T) {
 	w := up(t, map[string]string{
 		"gateway.yaml": strings.Replace(gatewayOf(
 			fmt.Sprintf("{name: http, protocol: HTTP, port: %d}", one),
-			fmt.Sprintf("{name: udp, protocol: UDP, port: %d}", one)), "  addresses:", "  allowedListeners: {namespaces: {from: Same}}\n  addresses:", 1),
+			fmt.Sprintf("{name: odd, protocol: example.com/odd, port: %d}", one)), "  addresses:", "  allowedListeners: {namespaces: {from: Same}}\n  addresses:", 1),
 		"set.yaml": fmt.Sprintf(`apiVersion: gateway.networking.k8s.io/v1
 kind: ListenerSet
 metadata: {name: more}
@@ -126,7 +126,7 @@ spec:
 		"gateway accepted":             func() string { return find(w.get("gateways", "web").Status.Conditions, "Accepted") },
 		"gateway programmed":           func() string { return find(w.get("gateways", "web").Status.Conditions, "Programmed") },
 		"listener http":                func() string { return find(w.get("gateways", "web").Status.Listeners[0].Conditions, "Programmed") },
-		"listener udp":                 func() string { return find(w.get("gateways", "web").Status.Listeners[1].Conditions, "Accepted") },
+		"listener odd":                 func() string { return find(w.get("gateways", "web").Status.Listeners[1].Conditions, "Accepted") },
 		"attached":                     func() string { return fmt.Sprint(w.get("gateways", "web").Status.Listeners[0].AttachedRoutes) },
 		"set accepted":                 func() string { return find(w.get("listenersets", "more").Status.Conditions, "Accepted") },
 		"set, listener extra":          func() string { return find(w.get("listenersets", "more").Status.Listeners[0].Conditions, "Programmed") },
@@ -141,7 +141,7 @@ spec:
 	}
 	for what, want := range map[string]string{
 		"class": "True Accepted", "gateway accepted": "True ListenersNotValid", "gateway programmed": "True Programmed",
-		"listener http": "True Programmed", "listener udp": "False UnsupportedProtocol", "attached": "1",
+		"listener http": "True Programmed", "listener odd": "False UnsupportedProtocol", "attached": "1",
 		"set accepted": "True ListenersNotValid", "set, listener extra": "True Programmed", "set, listener clash": "True HostnameConflict",
 		"set of another namespace": "False NotAllowed", "route": "True Accepted", "route of the set": "True Accepted",
 		"route to no listener": "False NoMatchingParent", "class of somebody else": "0", "its references": "True ResolvedRefs",

@@ -161,7 +161,7 @@ func compare(old, next []*plan.Part) []difference {
 			continue
 		}
 		seen[id] = true
-		d := difference{Sign: "~", What: q.String(), Socket: strings.TrimPrefix(q.Socket, "tcp/"), Old: land(before, q), New: land(after, q)}
+		d := difference{Sign: "~", What: q.String(), Socket: strings.TrimPrefix(strings.TrimPrefix(q.Socket, "tcp/"), "udp/"), Old: land(before, q), New: land(after, q)}
 		if d.Old == d.New || nowhere(d.Old) && nowhere(d.New) {
 			continue
 		}

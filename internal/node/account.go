@@ -105,7 +105,8 @@ func listening(parts []*plan.Part, w word) []string {
 			continue
 		}
 		for _, name := range l.Sockets {
-			addr, err := netip.ParseAddrPort(strings.TrimPrefix(name, "tcp/"))
+			_, at, _ := strings.Cut(name, "/")
+			addr, err := netip.ParseAddrPort(at)
 			if err != nil {
 				continue
 			}
@@ -123,9 +124,13 @@ func listening(parts []*plan.Part, w word) []string {
 }
 
 func url(l *plan.Listener, addr netip.AddrPort) string {
-	scheme, usual := "http", uint16(80)
-	if l.Protocol == plan.HTTPS {
-		scheme, usual = "https", 443
+	scheme, usual := string(l.Protocol), uint16(0)
+	switch l.Protocol {
+	case plan.HTTP:
+		usual = 80
+	case plan.HTTPS:
+		usual = 443
+	case plan.TLS, plan.TCP, plan.UDP, plan.H2C:
 	}
 	host := l.Hostname
 	switch {
@@ -139,6 +144,9 @@ func url(l *plan.Listener, addr netip.AddrPort) string {
 	}
 	if addr.Port() != usual {
 		host += fmt.Sprintf(":%d", addr.Port())
+	}
+	if usual == 0 {
+		return scheme + "://" + host // bytes have no path
 	}
 	return scheme + "://" + host + "/"
 }

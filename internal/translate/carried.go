@@ -22,10 +22,10 @@ type Carried struct {
 // follow it.
 func DataPlane() Carried {
 	return Carried{
-		TLSPassthrough: false,
-		TLSTerminate:   false,
-		TCP:            false,
-		UDP:            false,
+		TLSPassthrough: true,
+		TLSTerminate:   true,
+		TCP:            true,
+		UDP:            true,
 		H2C:            true,
 		GRPC:           true,
 	}
