@@ -17,12 +17,16 @@ import (
 var ErrNoSplice = errors.New("splice is not possible")
 
 const (
-	// PipeSize is the capacity that is asked for. The kernel counts it against
-	// what all pipes of a user may have (fs.pipe-user-pages-soft: 64 MiB) and
-	// gives less beyond.
-	PipeSize = 256 << 10
-	// maxPipes bounds the pipes of a loop, and with them the memory.
-	maxPipes = 64
+	// pipeSize is the capacity that is asked for, the most that the kernel gives
+	// by default (fs.pipe-max-size): the calls cost more than the bytes. All pipes
+	// of a user together have 64 MiB (fs.pipe-user-pages-soft); beyond, the kernel
+	// gives less.
+	pipeSize = 1 << 20
+	// leastPipe is what is worth its calls.
+	leastPipe = 64 << 10
+	// maxPipes bounds the pipes of a loop, and with them the memory that streams
+	// hold whose destination takes nothing.
+	maxPipes = 32
 	// sparePipes is how many of them are kept while nobody uses them.
 	sparePipes = 4
 )
@@ -58,9 +62,17 @@ func (l *Loop) TakePipe() *Pipe {
 		return nil
 	}
 	// Where the kernel refuses, the pipe is as small as it was made.
-	_, _ = unix.FcntlInt(uintptr(fds[1]), unix.F_SETPIPE_SZ, PipeSize)
+	size, err := unix.FcntlInt(uintptr(fds[1]), unix.F_SETPIPE_SZ, pipeSize)
+	if err != nil {
+		size, err = unix.FcntlInt(uintptr(fds[1]), unix.F_GETPIPE_SZ, 0)
+	}
 	l.pipes.open++
-	return &Pipe{r: fds[0], w: fds[1]}
+	p := &Pipe{r: fds[0], w: fds[1]}
+	if err != nil || size < leastPipe {
+		l.closePipe(p)
+		return nil
+	}
+	return p
 }
 
 // GivePipe takes a pipe back; nil is fine. What is in it is lost.
@@ -93,7 +105,7 @@ func (c *Conn) SpliceTo(p *Pipe) (int, error) {
 	case !c.canRead:
 		return 0, ErrAgain
 	}
-	n, e := sysSplice(c.fd, p.w, PipeSize)
+	n, e := sysSplice(c.fd, p.w, pipeSize)
 	switch {
 	case e == unix.EAGAIN:
 		c.canRead = false // the pipe is empty, so it is the socket
