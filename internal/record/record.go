@@ -224,9 +224,12 @@ type Record struct {
 	// if there was none.
 	Upstream time.Duration
 
-	ID       []byte // x-request-id
-	Client   netip.AddrPort
-	Protocol string // "HTTP/1.0", "HTTP/1.1", "HTTP/2"
+	ID     []byte // x-request-id
+	Client netip.AddrPort
+	// Protocol is "HTTP/1.0", "HTTP/1.1" or "HTTP/2"; or "TCP", "TLS" or "UDP" for a
+	// connection or flow whose bytes nobody looks at: that has no method, path and
+	// status, and its Host is the server name of the handshake.
+	Protocol string
 	TLS      string // "", "TLS1.2", "TLS1.3"
 	Method   []byte
 	Host     []byte

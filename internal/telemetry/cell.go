@@ -17,6 +17,8 @@ const (
 	maxCodes = 32
 	// codeOther stands for every code out of 100..599 or beyond maxCodes.
 	codeOther = 0
+	// codeNone stands for what has no status: connections and flows of bytes.
+	codeNone = 1
 )
 
 // numBounds is the number of finite buckets of a histogram.
@@ -100,6 +102,9 @@ type tally struct {
 // answer counts an answer with a status code.
 func (t *tally) answer(status int) {
 	code := uint16(codeOther)
+	if status == 0 {
+		code = codeNone
+	}
 	if status >= 100 && status <= 599 {
 		code = uint16(status)
 	}

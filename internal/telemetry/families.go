@@ -62,15 +62,15 @@ var families = []family{
 		self:   func(p *Page, s *process) { p.Count(1, s.name, s.version, runtime.Version()) },
 	},
 	{
-		Metric: Metric{"windrose_connections_accepted_total", Counter, "Connections accepted on a socket.", []string{"socket"}},
+		Metric: Metric{"windrose_connections_accepted_total", Counter, "Connections accepted on a socket, or flows begun on a UDP socket.", []string{"socket"}},
 		show:   func(h *Hub, p *Page) { h.showSockets(p, func(s Socket) uint64 { return s.Accepted }) },
 	},
 	{
-		Metric: Metric{"windrose_connections_active", Gauge, "Open connections of clients, by the socket that accepted them.", []string{"socket"}},
+		Metric: Metric{"windrose_connections_active", Gauge, "Open connections of clients, by the socket that accepted them; of a UDP socket its flows.", []string{"socket"}},
 		show:   func(h *Hub, p *Page) { h.showSockets(p, func(s Socket) uint64 { return gauge(s.Active) }) },
 	},
 	{
-		Metric: Metric{"windrose_connections_refused_total", Counter, "Connections closed at once because a limit was met.", []string{"socket"}},
+		Metric: Metric{"windrose_connections_refused_total", Counter, "Connections closed at once because a limit was met; of a UDP socket the datagrams that could not begin a flow.", []string{"socket"}},
 		show:   func(h *Hub, p *Page) { h.showSockets(p, func(s Socket) uint64 { return s.Refused }) },
 	},
 	{
@@ -126,7 +126,7 @@ var families = []family{
 	{
 		Metric: Metric{
 			"windrose_request_duration_seconds", Histogram,
-			"Time from the first byte of a request to the last byte of its answer, by route; _none: no route took it, _other: beyond the limit of series.",
+			"Time from the first byte of a request to the last byte of its answer, or that a connection or flow lasted, by route; _none: no route took it, _other: beyond the limit of series.",
 			[]string{"route"},
 		},
 		show: func(h *Hub, p *Page) { h.routes.showTimes(p) },
@@ -138,7 +138,7 @@ var families = []family{
 	{
 		Metric: Metric{
 			"windrose_requests_total", Counter,
-			"Requests by route and status code; _none: no route took it, _other: beyond the limit of series.",
+			"Requests by route and status code, and with code none the connections (TCP, TLS) and flows (UDP) that have ended; _none: no route took it, _other: beyond the limit of series.",
 			[]string{"route", "code"},
 		},
 		show: func(h *Hub, p *Page) { h.routes.showCodes(p) },
@@ -160,7 +160,7 @@ var families = []family{
 		show: func(h *Hub, p *Page) { h.services.showTimes(p) },
 	},
 	{
-		Metric: Metric{"windrose_service_requests_total", Counter, "Requests by service and status code.", []string{"service", "code"}},
+		Metric: Metric{"windrose_service_requests_total", Counter, "Requests by service and status code; code none: connections and flows that have ended.", []string{"service", "code"}},
 		show:   func(h *Hub, p *Page) { h.services.showCodes(p) },
 	},
 	{
@@ -302,9 +302,12 @@ func (g *group) each(f func(name string, t *total)) {
 func (g *group) showCodes(p *Page) {
 	g.each(func(name string, t *total) {
 		for _, c := range t.codes {
-			code := "other"
-			if c.code != codeOther {
-				code = strconv.Itoa(int(c.code))
+			code := strconv.Itoa(int(c.code))
+			switch c.code {
+			case codeOther:
+				code = "other"
+			case codeNone:
+				code = "none"
 			}
 			p.Count(c.n, name, code)
 		}

@@ -134,6 +134,20 @@ func TestSeriesGoWithTheirRouteAndBeginAnew(t *testing.T) {
 	scrape(t, h).want(t, `windrose_requests_total{route="b",code="200"}`, 1)
 }
 
+// A connection or a flow of bytes has no status code, which is not the same as
+// one that is not counted apart.
+func TestWhatHasNoStatusHasCodeNone(t *testing.T) {
+	h := telemetry.NewHub(telemetry.Config{})
+	h.Use(1, routes("r"), telemetry.Names{})
+	l := h.Attach(now)
+	l.Emit(answer("r", "", 0))
+	l.Emit(answer("r", "", 0))
+	l.Emit(answer("r", "", 999))
+	p := scrape(t, h)
+	p.want(t, `windrose_requests_total{route="r",code="none"}`, 2)
+	p.want(t, `windrose_requests_total{route="r",code="other"}`, 1)
+}
+
 func TestSeriesAreBounded(t *testing.T) {
 	const most, n = 400, 300
 	h := telemetry.NewHub(telemetry.Config{MaxSeries: most})
