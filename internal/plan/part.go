@@ -177,6 +177,9 @@ type Rule struct {
 	Filters  []Filter  `json:"filters,omitempty"`
 	Backends []Backend `json:"backends,omitempty"`
 	Timeouts Timeouts  `json:"timeouts,omitzero"`
+	// Retry says what is tried again. Without it that is only what no endpoint has
+	// seen, and the idempotent requests that an ended connection took with it.
+	Retry *Retry `json:"retry,omitempty"`
 	// Broken, when set, makes every request of the rule a fault: the rule stays
 	// where it is so that its requests do not fall through to another.
 	Broken *Broken `json:"broken,omitempty"`
@@ -192,6 +195,14 @@ type Broken struct {
 type Timeouts struct {
 	Request time.Duration `json:"request,omitempty"` // HTTPRoute timeouts.request
 	Backend time.Duration `json:"backend,omitempty"` // HTTPRoute timeouts.backendRequest
+}
+
+// Retry says which requests a rule has tried again. Within Timeouts.Request, each
+// attempt within Timeouts.Backend.
+type Retry struct {
+	Codes    []int         `json:"codes,omitempty"`   // statuses of answers that are not the last word
+	Attempts int           `json:"attempts"`          // after the first; 0 for none at all
+	Backoff  time.Duration `json:"backoff,omitempty"` // before the second attempt; 0: windrose chooses
 }
 
 // PathType says how a path is compared.

@@ -30,6 +30,7 @@ type BoundRule struct {
 	CORS     *BoundCORS // that of Filters, if there is one
 	Backends []BoundBackend
 	Timeouts Timeouts
+	Retry    *Retry
 	Broken   *Broken // if set, every request is this fault
 
 	total uint64 // of the backends' shares
@@ -225,7 +226,7 @@ func (b *Builder) compileRules(route *BoundRoute, old *BoundRoute) {
 		from := &part.Rules[i]
 		rule := BoundRule{
 			Index: i, Name: from.Name, RouteName: route.Name, GRPC: from.GRPC,
-			Timeouts: from.Timeouts, Broken: from.Broken,
+			Timeouts: from.Timeouts, Retry: from.Retry, Broken: from.Broken,
 		}
 		if old != nil && i < len(old.Rules) {
 			rule.Slot = old.Rules[i].Slot

@@ -25,17 +25,23 @@ func (x *exchange) onInterim() bool {
 }
 
 // onHead begins the answer with the final head in w.resp; end says that no body
-// follows: then onEnd is called next.
-func (x *exchange) onHead(end bool) {
+// follows: then onEnd is called next. It is false if the answer is not the last
+// word and the endpoint's side was given back.
+func (x *exchange) onHead(end bool) bool {
 	w, resp := x.w, x.w.resp
 	now := w.loop.Clock()
 	x.activity = w.loop.Now()
 	x.rec.Upstream = time.Duration(now - x.attempt)
 	x.s.endpoint().Answered(w.loop.Now(), now-x.attempt)
+	if r := x.rule.Retry; retried(r, resp.Status) && x.again() {
+		x.pause(x.s.spare() && x.down.whole())
+		return false
+	}
 	x.rec.Status = resp.Status
 	x.answered = true
 	x.down.respond(end)
 	x.forget()
+	return true
 }
 
 // onSwitch answers that the endpoint has switched protocols, with the head in

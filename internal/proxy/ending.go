@@ -19,11 +19,14 @@ func (x *exchange) serverLost(err error, how loss) {
 	}
 	again := x.whole && !x.answered
 	switch {
-	case again && how == unreached && x.attempts < maxAttempts:
+	case again && how == unreached && x.attempts < maxAttempts && !x.once():
 		x.tried = append(x.tried, e)
 	case again && how == unseen && x.attempts < maxAttempts:
 	case again && how == stale && x.idempotent && !x.raced:
 		x.raced = true // the endpoint closed it while the request was on its way
+	case (how == unreached || x.idempotent) && x.again():
+		x.pause(false)
+		return
 	case how == unreached:
 		x.fail(record.ConnectFailed, x.unreachable(err.Error()))
 		return
@@ -92,7 +95,7 @@ func (x *exchange) arm() { x.w.loop.Arm(&x.timer, x.nextLine()) }
 
 func (x *exchange) nextLine() int64 {
 	line := x.activity + x.silence()
-	for _, l := range [3]int64{x.deadline, x.backendLine, x.drainLine} {
+	for _, l := range [4]int64{x.deadline, x.backendLine, x.drainLine, x.retryLine} {
 		if l != 0 {
 			line = min(line, l)
 		}
@@ -104,6 +107,9 @@ func (x *exchange) nextLine() int64 {
 func (x *exchange) silence() int64 {
 	if x.tunnel {
 		return int64(x.view.settings.TunnelTimeout)
+	}
+	if x.retryLine != 0 {
+		return x.retryLine + 1 - x.activity // it is windrose that waits
 	}
 	return int64(x.view.settings.BodyTimeout)
 }
@@ -119,10 +125,14 @@ func (x *exchange) expired() {
 	switch {
 	case x.deadline != 0 && now >= x.deadline:
 		x.fail(record.RequestTimeout, "the rule's timeouts.request ran out")
+	case x.backendLine != 0 && now >= x.backendLine && x.idempotent && x.again():
+		x.pause(false)
 	case x.backendLine != 0 && now >= x.backendLine:
 		x.fail(record.BackendTimeout, "endpoint "+x.rec.Endpoint.String()+" did not answer within the rule's timeouts.backendRequest")
 	case x.drainLine != 0 && now >= x.drainLine:
 		x.fail(record.Draining, "windrose or the listener goes away, and the request took longer than the drain timeout")
+	case x.retryLine != 0 && now >= x.retryLine:
+		x.resend()
 	case now < x.activity+x.silence():
 		x.arm() // something moved since the timer was set
 	case x.tunnel:

@@ -28,6 +28,8 @@ type exchange struct {
 	s        serverSide    // nil while there is none
 	tried    []*upstream.Endpoint
 	attempts int
+	retries  int  // of those the rule's retries
+	second   bool // the next attempt may go where one has been
 	raced    bool // the one repetition after a connection turned out closed
 
 	// sent is all that the endpoint was given, for as long as it can be given to
@@ -62,6 +64,7 @@ type exchange struct {
 	activity    int64 // when bytes last moved
 	deadline    int64 // timeouts.request; 0 none
 	backendLine int64 // timeouts.backendRequest of this attempt; 0 none
+	retryLine   int64 // when the next attempt begins; 0 none waits
 	drainLine   int64 // when a draining windrose gives up; 0 none
 	timer       loop.Timer
 
@@ -133,6 +136,8 @@ func (x *exchange) launch() {
 	if t := x.rule.Timeouts.Request; t > 0 {
 		x.deadline = x.begun + int64(t)
 	}
+	w := x.w
+	w.budget(x.backend).request(w.loop.Now())
 	x.arm()
 	x.try()
 }
@@ -243,6 +248,11 @@ func (x *exchange) keep(data []byte) {
 		return
 	}
 	x.rec.BytesIn += int64(len(data))
+	x.retain(data)
+}
+
+// retain adds to what is kept for another attempt.
+func (x *exchange) retain(data []byte) {
 	if x.chunked {
 		x.sent = x.grow(x.sent, len(data)+16)
 		x.sent = h1.AppendChunk(x.sent, data)
@@ -284,7 +294,16 @@ func (x *exchange) try() {
 	w := x.w
 	for {
 		e := x.service.Pick(w.loop.Now(), w.rng.Uint64(), x.tried)
+		if e == nil && x.second {
+			x.second = false // there is no other
+			x.tried = x.tried[:0]
+			continue
+		}
 		if e == nil {
+			if x.again() {
+				x.pause(false)
+				return
+			}
 			x.fail(record.ConnectFailed, x.unreachable(""))
 			return
 		}
@@ -298,7 +317,7 @@ func (x *exchange) try() {
 		s, err := w.connect(x, e)
 		if err == nil {
 			e.Begin()
-			x.s = s
+			x.s, x.deaf = s, false
 			x.dispatch()
 			return
 		}
@@ -308,7 +327,11 @@ func (x *exchange) try() {
 		}
 		e.Refused(w.loop.Now())
 		x.tried = append(x.tried, e)
-		if x.attempts >= maxAttempts {
+		if x.attempts >= maxAttempts || x.once() {
+			if x.again() {
+				x.pause(false)
+				return
+			}
 			x.fail(record.ConnectFailed, x.unreachable(err.Error()))
 			return
 		}
@@ -365,10 +388,14 @@ func (x *exchange) wants() bool { return x.s != nil && !x.deaf && !x.s.blocked()
 func (x *exchange) onBody(p []byte) bool {
 	x.activity = x.w.loop.Now()
 	x.rec.BytesIn += int64(len(p))
-	if x.whole {
+	switch {
+	case x.keeps(len(p)):
+		x.retain(p)
+	case x.whole:
 		x.forget() // what is sent from here on is not kept
 	}
 	if err := x.s.data(p); err != nil {
+		x.forget() // what is left of p's read is not taken any more
 		return x.serverBroken()
 	}
 	return true
@@ -376,7 +403,10 @@ func (x *exchange) onBody(p []byte) bool {
 
 // onBodyEnd forwards the end of the request.
 func (x *exchange) onBodyEnd(trailers []h1.Field) bool {
-	if x.whole {
+	switch {
+	case x.keeps(0):
+		x.keepEnd(trailers)
+	case x.whole:
 		x.forget()
 	}
 	x.upEnd = true
@@ -385,6 +415,7 @@ func (x *exchange) onBodyEnd(trailers []h1.Field) bool {
 		return false
 	}
 	if err := x.s.end(x.honest(trailers)); err != nil {
+		x.forget() // as in onBody
 		return x.serverBroken()
 	}
 	return true

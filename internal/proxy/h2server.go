@@ -290,9 +290,11 @@ func (c *h2call) onHead(ev *h2.Event) {
 	if resp.Body == h1.Length && has(resp.Fields, h1.Trailer) {
 		resp.Body = h1.Chunked // in HTTP/1, what has trailers has no length
 	}
-	c.x.onHead(ev.End)
+	c.done = ev.End
+	if !c.x.onHead(ev.End) {
+		return
+	}
 	if ev.End {
-		c.done = true
 		c.x.onEnd(nil, true)
 		return
 	}
@@ -363,6 +365,9 @@ func (c *h2call) writeTrailers(trailers []h1.Field) {
 // What follows makes h2call the serverSide of its exchange.
 
 func (c *h2call) endpoint() *upstream.Endpoint { return c.s.point }
+
+// spare says whether the stream is over; the connection goes on anyhow.
+func (c *h2call) spare() bool { return c.done }
 
 // send opens the stream. The head was written as HTTP/1.1, which is what is kept
 // for another attempt; here it is read again.

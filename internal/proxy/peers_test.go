@@ -46,6 +46,7 @@ type line struct {
 	BytesOut int64  `json:"bytes_out"`
 	Fault    string `json:"fault"`
 	Reason   string `json:"reason"`
+	Attempts int    `json:"attempts"`
 }
 
 func (g *gateway) lines() []line {

@@ -26,9 +26,10 @@ type server struct {
 	timer  loop.Timer // connecting, or idle
 
 	answer     h1.Body
-	headed     bool // the final head was read
-	untilClose bool // the answer ends with the connection
-	keep       bool // the endpoint keeps the connection open
+	headed     bool   // the final head was read
+	untilClose bool   // the answer ends with the connection
+	keep       bool   // the endpoint keeps the connection open
+	after      []byte // what came with the final head, while onHead has it
 
 	next, prev *server // in the pool
 }
@@ -219,8 +220,10 @@ func (s *server) feedHead(p []byte) ([]byte, bool) {
 			s.keep = resp.KeepAlive
 			s.untilClose = resp.Body == h1.UntilClose
 			s.answer.Reset(resp.Body, resp.Length)
-			x.onHead(s.answer.Done())
-			return p, true
+			s.after = p
+			ok := x.onHead(s.answer.Done())
+			s.after = nil
+			return p, ok
 		}
 		if !x.onInterim() {
 			return nil, false
@@ -285,6 +288,19 @@ func (s *server) ended(err error) {
 
 func (s *server) endpoint() *upstream.Endpoint { return s.point }
 
+// spare says yes if all of the answer is here.
+func (s *server) spare() bool {
+	p := s.after
+	for len(p) > 0 && !s.answer.Done() {
+		_, n, _, err := s.answer.Next(p)
+		if err != nil {
+			return false
+		}
+		p = p[n:]
+	}
+	return s.keep && s.answer.Done() && len(p) == 0
+}
+
 func (s *server) send() error { return s.conn.Write(s.x.sent) }
 
 func (s *server) data(p []byte) error {
@@ -342,6 +358,8 @@ func (s *server) release(keep bool) {
 		p = &pool{}
 		w.pools[s.point] = p
 	}
+	w.loop.Buffers.Give(s.in) // of an answer that was not wanted
+	s.in = nil
 	s.next = p.idle
 	if p.idle != nil {
 		p.idle.prev = s

@@ -58,6 +58,10 @@ type serverSide interface {
 	blocked() bool
 	// resume reads the answer on: the client takes it again.
 	resume()
+	// spare says whether the endpoint's side can be used again although the body of
+	// its answer, whose head was just given to onHead, is not wanted. It can be asked
+	// once.
+	spare() bool
 	// release ends the exchange's use; keep says that it ended well.
 	release(keep bool)
 }

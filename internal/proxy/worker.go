@@ -43,6 +43,7 @@ type worker struct {
 	reply reply
 
 	preflight plan.Preflight // that is being answered
+	budgets   []*budget      // of retries, by service slot
 
 	h2scratch *h2.Scratch
 	h2in      []byte    // what clients' HTTP/2 connections are read into

@@ -148,6 +148,10 @@ var families = []family{
 		show:   func(h *Hub, p *Page) { _, f := h.sum(); p.Count(f.bytesOut) },
 	},
 	{
+		Metric: Metric{"windrose_retries_denied_total", Counter, "Retries that a rule asks for and the service's budget refused.", nil},
+		show:   func(h *Hub, p *Page) { c, _ := h.sum(); p.Count(c.RetriesDenied) },
+	},
+	{
 		Metric: Metric{"windrose_retries_total", Counter, "Attempts at an endpoint after a request's first.", nil},
 		show:   func(h *Hub, p *Page) { _, f := h.sum(); p.Count(f.retries) },
 	},

@@ -379,6 +379,7 @@ func (c *Counts) add(o *Counts) {
 	c.UpstreamOpened += o.UpstreamOpened
 	c.UpstreamReused += o.UpstreamReused
 	c.UpstreamFailed += o.UpstreamFailed
+	c.RetriesDenied += o.RetriesDenied
 	c.Panics += o.Panics
 }
 

@@ -17,6 +17,7 @@ type Counts struct {
 	UpstreamOpened uint64 // upstream connections that were established
 	UpstreamReused uint64 // requests that took a pooled connection
 	UpstreamFailed uint64 // attempts to connect that failed
+	RetriesDenied  uint64 // retries that a rule asks for and the service's budget refused
 
 	Panics uint64 // panics that cost one connection
 }
