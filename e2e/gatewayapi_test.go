@@ -99,7 +99,7 @@ func TestStatusOfGateways(t *testing.T) {
 	w := up(t, map[string]string{
 		"gateway.yaml": strings.Replace(gatewayOf(
 			fmt.Sprintf("{name: http, protocol: HTTP, port: %d}", one),
-			fmt.Sprintf("{name: odd, protocol: example.com/odd, port: %d}", one)), "  addresses:", "  allowedListeners: {namespaces: {from: Same}}\n  addresses:", 1),
+			fmt.Sprintf("{name: odd, protocol: example.com/odd, port: %d}", freePort(t))), "  addresses:", "  allowedListeners: {namespaces: {from: Same}}\n  addresses:", 1),
 		"set.yaml": fmt.Sprintf(`apiVersion: gateway.networking.k8s.io/v1
 kind: ListenerSet
 metadata: {name: more}
