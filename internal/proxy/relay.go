@@ -167,10 +167,10 @@ func ending(err error) progress {
 
 // drained says what came of emptying a pipe.
 func drained(err error) progress {
-	switch err { //nolint:errorlint // see client.read
-	case nil:
+	if err == nil {
 		return moved
-	case loop.ErrAgain:
+	}
+	if err == loop.ErrAgain { //nolint:errorlint // see client.read
 		return blocked
 	}
 	return stuck
