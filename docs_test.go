@@ -120,9 +120,9 @@ func TestDefaultsAreThoseOfThePlan(t *testing.T) {
 	checked := 0
 	for field, name := range map[string]string{
 		"limits.headerBytes": "MaxHeaderBytes", "limits.uriBytes": "MaxURIBytes", "limits.headers": "MaxHeaders",
-		"limits.connections": "MaxConnections", "limits.bufferedBytes": "MaxBufferedBytes", "limits.pending": "MaxPending",
+		"limits.connections": "MaxConnections", "limits.bufferedBytes": "MaxBufferedBytes", "limits.inFlight": "MaxInFlight",
 		"limits.upstreamIdle": "MaxUpstreamIdle", "timeouts.header": "HeaderTimeout", "timeouts.idle": "IdleTimeout",
-		"timeouts.body": "BodyTimeout", "timeouts.tunnel": "TunnelTimeout", "timeouts.handshake": "HandshakeTimeout",
+		"timeouts.body": "BodyTimeout", "timeouts.tunnel": "TunnelTimeout", "timeouts.flow": "FlowTimeout", "timeouts.handshake": "HandshakeTimeout",
 		"timeouts.drain": "DrainTimeout", "timeouts.connect": "ConnectTimeout", "timeouts.upstreamIdle": "UpstreamIdle",
 	} {
 		told := regexp.MustCompile("\\| `" + regexp.QuoteMeta(field) + "` \\|.*Default ([0-9a-z]+)\\.").FindStringSubmatch(string(text))

@@ -283,11 +283,12 @@ type Limits struct {
 	// +kubebuilder:validation:Minimum=16384
 	// +kubebuilder:validation:Maximum=1048576
 	BufferedBytes int32 `json:"bufferedBytes,omitempty"`
-	// Pending requests in flight to one endpoint. Default 10000.
+	// InFlight is how many requests, connections or flows one endpoint may have at
+	// the same time. Default 10000.
 	//
 	// +optional
 	// +kubebuilder:validation:Minimum=1
-	Pending int32 `json:"pending,omitempty"`
+	InFlight int32 `json:"inFlight,omitempty"`
 	// UpstreamIdle connections kept for reuse to one endpoint by one event loop.
 	// Default 256.
 	//
@@ -320,6 +321,10 @@ type Timeouts struct {
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
 	Body *metav1.Duration `json:"body,omitempty"`
+	// Flow is the longest silence of a UDP flow. Default 30s.
+	//
+	// +optional
+	Flow *metav1.Duration `json:"flow,omitempty"`
 	// Tunnel is the longest silence of an upgraded connection. Default 1h.
 	//
 	// +optional

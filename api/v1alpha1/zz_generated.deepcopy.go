@@ -227,6 +227,11 @@ func (in *Timeouts) DeepCopyInto(out *Timeouts) {
 		*out = new(v1.Duration)
 		**out = **in
 	}
+	if in.Flow != nil {
+		in, out := &in.Flow, &out.Flow
+		*out = new(v1.Duration)
+		**out = **in
+	}
 	if in.Tunnel != nil {
 		in, out := &in.Tunnel, &out.Tunnel
 		*out = new(v1.Duration)

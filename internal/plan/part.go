@@ -68,7 +68,7 @@ type Settings struct {
 	ConnectTimeout   time.Duration `json:"connectTimeout,omitempty"`   // upstream TCP and TLS
 	UpstreamIdle     time.Duration `json:"upstreamIdle,omitempty"`     // pooled upstream connection
 	MaxUpstreamIdle  int           `json:"maxUpstreamIdle,omitempty"`  // pooled connections per endpoint and loop
-	MaxPending       int           `json:"maxPending,omitempty"`       // requests in flight per endpoint, whole process
+	MaxInFlight      int           `json:"maxInFlight,omitempty"`      // requests in flight per endpoint, whole process
 	FlowTimeout      time.Duration `json:"flowTimeout,omitempty"`      // longest silence of a UDP flow
 }
 

@@ -21,7 +21,7 @@ func DefaultSettings() Settings {
 		ConnectTimeout:   5 * time.Second,
 		UpstreamIdle:     30 * time.Second,
 		MaxUpstreamIdle:  256,
-		MaxPending:       10_000,
+		MaxInFlight:      10_000,
 		FlowTimeout:      30 * time.Second,
 	}
 }
@@ -55,7 +55,7 @@ func withDefaults(s *Settings) *Settings {
 	fill(&full.ConnectTimeout, d.ConnectTimeout)
 	fill(&full.UpstreamIdle, d.UpstreamIdle)
 	fill(&full.MaxUpstreamIdle, d.MaxUpstreamIdle)
-	fill(&full.MaxPending, d.MaxPending)
+	fill(&full.MaxInFlight, d.MaxInFlight)
 	fill(&full.FlowTimeout, d.FlowTimeout)
 	return &full
 }

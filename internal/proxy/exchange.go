@@ -307,8 +307,8 @@ func (x *exchange) try() {
 			x.fail(record.ConnectFailed, x.unreachable(""))
 			return
 		}
-		if e.Active() >= x.view.settings.MaxPending {
-			x.fail(record.Overload, "the limit of requests in flight to "+e.Addr.String()+" (pending) is reached")
+		if e.Active() >= x.view.settings.MaxInFlight {
+			x.fail(record.Overload, "the limit of requests in flight to "+e.Addr.String()+" (limits.inFlight) is reached")
 			return
 		}
 		x.attempts++

@@ -159,8 +159,8 @@ func (st *stream) connect() {
 			st.fail(record.ConnectFailed, st.unreachable(""))
 			return
 		}
-		if e.Active() >= st.view.settings.MaxPending {
-			st.fail(record.Overload, "the limit of connections to "+e.Addr.String()+" (pending) is reached")
+		if e.Active() >= st.view.settings.MaxInFlight {
+			st.fail(record.Overload, "the limit of connections to "+e.Addr.String()+" (limits.inFlight) is reached")
 			return
 		}
 		st.rec.Attempts++

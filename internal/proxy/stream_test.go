@@ -394,7 +394,7 @@ func TestStreamFaults(t *testing.T) {
 
 func TestStreamLimits(t *testing.T) {
 	b := parrot(t)
-	g := start(t, 1, settings(plan.Settings{MaxPending: 1}), service("bytes", b))
+	g := start(t, 1, settings(plan.Settings{MaxInFlight: 1}), service("bytes", b))
 	addr := g.carry(plan.Listener{Protocol: plan.TCP})
 	p := dialTCP(t, addr)
 	p.send("x")

@@ -175,8 +175,8 @@ func (f *flow) dial(service *upstream.Service) bool {
 		if e == nil {
 			break
 		}
-		if e.Active() >= w.view.settings.MaxPending {
-			f.rec.Fault, f.rec.Reason = record.Overload, "the limit of flows to "+e.Addr.String()+" (pending) is reached"
+		if e.Active() >= w.view.settings.MaxInFlight {
+			f.rec.Fault, f.rec.Reason = record.Overload, "the limit of flows to "+e.Addr.String()+" (limits.inFlight) is reached"
 			return false
 		}
 		f.rec.Attempts++

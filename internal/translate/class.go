@@ -161,7 +161,7 @@ func readSettings(spec *v1alpha1.GatewayParametersSpec) (s *plan.Settings, zeros
 	}
 	if l := spec.Limits; l != nil {
 		s.MaxHeaderBytes, s.MaxURIBytes, s.MaxHeaders = int(l.HeaderBytes), int(l.URIBytes), int(l.Headers)
-		s.MaxConnections, s.MaxBufferedBytes, s.MaxPending = int(l.Connections), int(l.BufferedBytes), int(l.Pending)
+		s.MaxConnections, s.MaxBufferedBytes, s.MaxInFlight = int(l.Connections), int(l.BufferedBytes), int(l.InFlight)
 		if l.UpstreamIdle != nil {
 			if s.MaxUpstreamIdle = int(*l.UpstreamIdle); s.MaxUpstreamIdle == 0 {
 				zeros = append(zeros, "limits.upstreamIdle")
@@ -192,6 +192,7 @@ func readTimeouts(s *plan.Settings, t *v1alpha1.Timeouts) (zeros []string, err e
 		{"idle", t.Idle, &s.IdleTimeout},
 		{"body", t.Body, &s.BodyTimeout},
 		{"tunnel", t.Tunnel, &s.TunnelTimeout},
+		{"flow", t.Flow, &s.FlowTimeout},
 		{"handshake", t.Handshake, &s.HandshakeTimeout},
 		{"drain", t.Drain, &s.DrainTimeout},
 		{"connect", t.Connect, &s.ConnectTimeout},

@@ -75,8 +75,8 @@ spec:
   accessLog: {mode: Sampled, every: 10}
   faultDetail: Brief
   trustedProxies: [10.0.0.0/8, 192.0.2.7]
-  limits: {headerBytes: 1, uriBytes: 2, headers: 3, connections: 4, bufferedBytes: 5, pending: 6, upstreamIdle: 7}
-  timeouts: {header: 1s, idle: 2s, body: 3s, tunnel: 4s, handshake: 5s, drain: 6s, connect: 7s, upstreamIdle: 8s}
+  limits: {headerBytes: 1, uriBytes: 2, headers: 3, connections: 4, bufferedBytes: 5, inFlight: 6, upstreamIdle: 7}
+  timeouts: {header: 1s, idle: 2s, body: 3s, tunnel: 4s, handshake: 5s, drain: 6s, connect: 7s, upstreamIdle: 8s, flow: 9s}
 `))
 	r := translate.New(translate.Env{}).Plan((&object.Set{}).With(objects, nil))
 	if len(r.Parts) != 1 || r.Parts[0].Settings == nil {
@@ -89,15 +89,16 @@ spec:
 	if len(got.TrustedProxies) != 2 || got.TrustedProxies[1].String() != "192.0.2.7/32" {
 		t.Errorf("trusted proxies = %v", got.TrustedProxies)
 	}
-	limits := []int{got.MaxHeaderBytes, got.MaxURIBytes, got.MaxHeaders, got.MaxConnections, got.MaxBufferedBytes, got.MaxPending, got.MaxUpstreamIdle}
+	limits := []int{got.MaxHeaderBytes, got.MaxURIBytes, got.MaxHeaders, got.MaxConnections, got.MaxBufferedBytes, got.MaxInFlight, got.MaxUpstreamIdle}
 	if want := []int{1, 2, 3, 4, 5, 6, 7}; !slices.Equal(limits, want) {
 		t.Errorf("limits = %v, want %v", limits, want)
 	}
 	timeouts := []float64{
 		got.HeaderTimeout.Seconds(), got.IdleTimeout.Seconds(), got.BodyTimeout.Seconds(), got.TunnelTimeout.Seconds(),
 		got.HandshakeTimeout.Seconds(), got.DrainTimeout.Seconds(), got.ConnectTimeout.Seconds(), got.UpstreamIdle.Seconds(),
+		got.FlowTimeout.Seconds(),
 	}
-	if want := []float64{1, 2, 3, 4, 5, 6, 7, 8}; !slices.Equal(timeouts, want) {
+	if want := []float64{1, 2, 3, 4, 5, 6, 7, 8, 9}; !slices.Equal(timeouts, want) {
 		t.Errorf("timeouts = %v, want %v", timeouts, want)
 	}
 }
@@ -111,7 +112,7 @@ func TestEveryParameterIsRead(t *testing.T) {
 		name      string
 		got, want int
 	}{
-		{"spec", fields(spec), 5}, {"limits", fields(limits), 7}, {"timeouts", fields(timeouts), 8},
+		{"spec", fields(spec), 5}, {"limits", fields(limits), 7}, {"timeouts", fields(timeouts), 9},
 	} {
 		if tt.got != tt.want {
 			t.Errorf("%s has %d fields and %d of them are known: read the new one, then count it here", tt.name, tt.got, tt.want)
