@@ -344,32 +344,24 @@ func (b *Builder) replaceRoute(route, old *BoundRoute) {
 
 // refer notes the services that a route names.
 func (b *Builder) refer(route *BoundRoute) {
-	for i := range route.part.Rules {
-		for j := range route.part.Rules[i].Backends {
-			if name := route.part.Rules[i].Backends[j].Service; name != "" {
-				slot, ok := b.services.at[name]
-				if !ok {
-					slot = b.serviceSlot(name)
-				}
-				b.users[slot] = append(b.users[slot], uint32(route.Index))
-			}
+	route.part.eachService(func(name string) {
+		slot, ok := b.services.at[name]
+		if !ok {
+			slot = b.serviceSlot(name)
 		}
-	}
+		b.users[slot] = append(b.users[slot], uint32(route.Index))
+	})
 }
 
 // release forgets the services that a route named.
 func (b *Builder) release(part *Route, index int) {
-	for i := range part.Rules {
-		for j := range part.Rules[i].Backends {
-			if name := part.Rules[i].Backends[j].Service; name != "" {
-				slot := b.services.at[name]
-				if at := slices.Index(b.users[slot], uint32(index)); at >= 0 {
-					b.users[slot] = slices.Delete(b.users[slot], at, at+1)
-				}
-				b.dropService(name, slot)
-			}
+	part.eachService(func(name string) {
+		slot := b.services.at[name]
+		if at := slices.Index(b.users[slot], uint32(index)); at >= 0 {
+			b.users[slot] = slices.Delete(b.users[slot], at, at+1)
 		}
-	}
+		b.dropService(name, slot)
+	})
 }
 
 // gather notes what a route's matches add to or drop from its hosts' tables.

@@ -239,6 +239,7 @@ type Filter struct {
 	Redirect        *Redirect   `json:"redirect,omitempty"`
 	Rewrite         *Rewrite    `json:"rewrite,omitempty"`
 	CORS            *CORS       `json:"cors,omitempty"` // of a rule, not of a backend
+	Mirror          *Mirror     `json:"mirror,omitempty"`
 }
 
 // HeaderEdit changes headers: Set, then Add, then Remove. Names keep the
@@ -286,6 +287,14 @@ type CORS struct {
 	Expose      []string `json:"expose,omitempty"`
 	Credentials bool     `json:"credentials,omitempty"`
 	MaxAge      int32    `json:"maxAge,omitempty"` // seconds; 0: 5
+}
+
+// Mirror has Num of every Den requests copied to a second service, whose answers
+// nobody sees.
+type Mirror struct {
+	Service string `json:"service"` // name of a Service key; one that does not exist gets nothing
+	Num     int32  `json:"num"`
+	Den     int32  `json:"den"`
 }
 
 // Backend is where a share of a rule's requests goes.

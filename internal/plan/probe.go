@@ -319,6 +319,8 @@ func (p *Plan) effects(steps []Step, hit *Hit, r *Request) string {
 			}
 		case StepCORS:
 			list = append(list, "CORS")
+		case StepMirror:
+			list = append(list, "mirror to "+step.Mirror.ServiceName)
 		case StepRedirect:
 		}
 	}

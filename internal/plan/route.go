@@ -237,6 +237,7 @@ func (b *Builder) compileRules(route *BoundRoute, old *BoundRoute) {
 		if rule.Filters, ok = compileSteps(from.Filters); !ok && rule.Broken == nil {
 			rule.Broken = &Broken{Status: 500, Reason: fmt.Sprintf("%s rule %d has a filter that this windrose does not know or must not carry out", route.Name, i)}
 		}
+		b.bindMirrors(rule.Filters)
 		for i := range rule.Filters {
 			if rule.Filters[i].Kind == StepCORS {
 				rule.CORS = rule.Filters[i].CORS
@@ -265,6 +266,7 @@ func (b *Builder) compileBackend(rule *BoundRule, from *Backend) BoundBackend {
 	}
 	var ok bool
 	if out.Steps, ok = compileSteps(from.Filters); ok {
+		b.bindMirrors(out.Steps)
 		// A preflight is answered before a backend is picked.
 		ok = !slices.ContainsFunc(out.Steps, func(s Step) bool { return s.Kind == StepCORS })
 	}

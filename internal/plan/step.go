@@ -16,6 +16,7 @@ const (
 	StepRedirect                            // Redirect; the rule answers by itself
 	StepRewrite                             // Rewrite
 	StepCORS                                // CORS; the rule answers preflights by itself
+	StepMirror                              // Mirror
 )
 
 func (k StepKind) String() string {
@@ -30,6 +31,8 @@ func (k StepKind) String() string {
 		return "rewrite"
 	case StepCORS:
 		return "CORS"
+	case StepMirror:
+		return "mirror"
 	}
 	return "unset"
 }
@@ -42,6 +45,7 @@ type Step struct {
 	Redirect *Redirect
 	Rewrite  *Rewrite
 	CORS     *BoundCORS
+	Mirror   *BoundMirror
 }
 
 // compileSteps is nil if a filter has no field set, or one whose text would
@@ -67,6 +71,9 @@ func compileSteps(filters []Filter) ([]Step, bool) {
 		case f.CORS != nil:
 			cors, _ := compileCORS(f.CORS) // clean has looked
 			steps = append(steps, Step{Kind: StepCORS, CORS: cors})
+		case f.Mirror != nil:
+			m := f.Mirror
+			steps = append(steps, Step{Kind: StepMirror, Mirror: &BoundMirror{ServiceName: m.Service, num: uint64(m.Num), den: uint64(m.Den)}})
 		default:
 			return nil, false
 		}
@@ -78,7 +85,7 @@ func compileSteps(filters []Filter) ([]Step, bool) {
 // written: no line break or other control character, no space in a path or host.
 // Schemas refuse most of it; a head must be safe even where one has a hole.
 func (f *Filter) clean() bool {
-	ok := f.RequestHeaders.clean() && f.ResponseHeaders.clean()
+	ok := f.RequestHeaders.clean() && f.ResponseHeaders.clean() && f.Mirror.clean()
 	if r := f.Redirect; r != nil {
 		ok = ok && cleanWord(r.Scheme) && cleanWord(r.Host) && r.Path.clean()
 	}

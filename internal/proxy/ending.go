@@ -152,6 +152,14 @@ func (x *exchange) expired() {
 func (x *exchange) emit() clientSide {
 	w, down := x.w, x.down
 	w.loop.Stop(&x.timer)
+	for _, y := range x.mirrors {
+		y.discard() // the client did not send all of the request
+	}
+	if x.shadow {
+		x.endCopy()
+		w.recycle(x)
+		return down
+	}
 	x.rec.Duration = time.Duration(w.loop.Clock() - x.begun)
 	x.rec.Attempts = x.attempts
 	w.tel.RequestsActive--

@@ -28,9 +28,11 @@ type exchange struct {
 	s        serverSide    // nil while there is none
 	tried    []*upstream.Endpoint
 	attempts int
-	retries  int  // of those the rule's retries
-	second   bool // the next attempt may go where one has been
-	raced    bool // the one repetition after a connection turned out closed
+	retries  int         // of those the rule's retries
+	second   bool        // the next attempt may go where one has been
+	mirrors  []*exchange // copies that are not whole yet
+	shadow   bool        // this is a copy
+	raced    bool        // the one repetition after a connection turned out closed
 
 	// sent is all that the endpoint was given, for as long as it can be given to
 	// another: the head as HTTP/1.1, headLen bytes, and, if it came along and is
@@ -128,6 +130,7 @@ func (x *exchange) begin(c *client, down clientSide, begun int64) bool {
 	x.sent = x.appendRequest(w.loop.Buffers.Take(4 << 10))
 	x.headLen = len(x.sent)
 	x.whole = true
+	x.mirror()
 	return true
 }
 
@@ -248,6 +251,7 @@ func (x *exchange) keep(data []byte) {
 		return
 	}
 	x.rec.BytesIn += int64(len(data))
+	x.copyBody(data)
 	x.retain(data)
 }
 
@@ -263,6 +267,7 @@ func (x *exchange) retain(data []byte) {
 
 // keepEnd notes that what was kept is the whole body.
 func (x *exchange) keepEnd(trailers []h1.Field) {
+	x.copyEnd(trailers)
 	x.sentEnd = true
 	switch {
 	case x.chunked:
@@ -388,6 +393,7 @@ func (x *exchange) wants() bool { return x.s != nil && !x.deaf && !x.s.blocked()
 func (x *exchange) onBody(p []byte) bool {
 	x.activity = x.w.loop.Now()
 	x.rec.BytesIn += int64(len(p))
+	x.copyBody(p)
 	switch {
 	case x.keeps(len(p)):
 		x.retain(p)
@@ -403,6 +409,7 @@ func (x *exchange) onBody(p []byte) bool {
 
 // onBodyEnd forwards the end of the request.
 func (x *exchange) onBodyEnd(trailers []h1.Field) bool {
+	x.copyEnd(trailers)
 	switch {
 	case x.keeps(0):
 		x.keepEnd(trailers)

@@ -18,6 +18,10 @@ func (x *exchange) fail(flag record.Flag, reason string) { x.failStatus(flag, fl
 func (x *exchange) failStatus(flag record.Flag, status int, reason string) {
 	x.rec.Fault, x.rec.Reason = flag, reason
 	x.release(false)
+	if x.shadow {
+		x.emit()
+		return
+	}
 	if x.answered {
 		if x.tunnel {
 			x.w.tel.TunnelsActive--

@@ -56,6 +56,7 @@ type Proxy struct {
 	workers    []*worker
 	view       atomic.Pointer[view]
 	splits     splits
+	mirrored   splits // requests of each rule, where a mirror takes a share
 	handshakes *loop.Handshakes
 	certs      certificates
 	conns      atomic.Int64 // of clients, over all loops
@@ -140,6 +141,7 @@ func (p *Proxy) Use(next *plan.Plan, up *upstream.View) []Problem {
 	var problems []Problem
 	wanted := map[string]bool{}
 	p.splits.grow(next)
+	p.mirrored.grow(next)
 	for _, b := range next.Sockets() {
 		wanted[b.Name] = true
 		if err := p.open(b); err != nil {

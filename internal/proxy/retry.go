@@ -27,7 +27,7 @@ func (x *exchange) once() bool { return x.rule.Retry != nil && x.rule.Retry.Atte
 func (x *exchange) keeps(n int) bool {
 	const chunkFrame = 32
 	r := x.rule.Retry
-	return x.whole && r != nil && r.Attempts > x.retries && len(x.sent)+n+chunkFrame <= x.view.settings.MaxBufferedBytes
+	return x.whole && !x.shadow && r != nil && r.Attempts > x.retries && len(x.sent)+n+chunkFrame <= x.view.settings.MaxBufferedBytes
 }
 
 // retried says whether the rule has the request tried again after an answer
@@ -38,7 +38,7 @@ func retried(r *plan.Retry, status int) bool { return r != nil && slices.Contain
 // takes the right to from the service's budget: who hears yes calls pause.
 func (x *exchange) again() bool {
 	r := x.rule.Retry
-	if r == nil || x.retries >= r.Attempts || !x.whole || x.answered {
+	if r == nil || x.shadow || x.retries >= r.Attempts || !x.whole || x.answered {
 		return false
 	}
 	now := x.w.loop.Now()

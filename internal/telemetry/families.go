@@ -104,6 +104,14 @@ var families = []family{
 		show:   func(h *Hub, p *Page) { p.Count(uint64(h.config.MaxSeries)) },
 	},
 	{
+		Metric: Metric{
+			"windrose_mirrors_total", Counter,
+			"Copies of requests to mirrors: answered, failed, or dropped because they were too large or the client did not send all of it.",
+			[]string{"result"},
+		},
+		show: (*Hub).showMirrors,
+	},
+	{
 		Metric: Metric{"windrose_panics_total", Counter, "Mistakes of windrose that cost one connection each.", nil},
 		show:   func(h *Hub, p *Page) { c, _ := h.sum(); p.Count(c.Panics) },
 	},
@@ -245,6 +253,13 @@ func (h *Hub) showHandshakes(p *Page) {
 	for i, n := range f.handshakes {
 		p.Count(n, Handshake(i).String())
 	}
+}
+
+func (h *Hub) showMirrors(p *Page) {
+	c, _ := h.sum()
+	p.Count(c.MirrorsAnswered, "answered")
+	p.Count(c.MirrorsFailed, "failed")
+	p.Count(c.MirrorsDropped, "dropped")
 }
 
 func (h *Hub) showPlanTime(p *Page) {

@@ -12,12 +12,15 @@ type Counts struct {
 	RequestsActive int64 // gauge: requests between their head and their record
 	TunnelsActive  int64 // gauge: upgraded connections
 
-	UpstreamActive int64  // gauge: open upstream connections, idle ones included
-	UpstreamIdle   int64  // gauge: upstream connections in pools
-	UpstreamOpened uint64 // upstream connections that were established
-	UpstreamReused uint64 // requests that took a pooled connection
-	UpstreamFailed uint64 // attempts to connect that failed
-	RetriesDenied  uint64 // retries that a rule asks for and the service's budget refused
+	UpstreamActive  int64  // gauge: open upstream connections, idle ones included
+	UpstreamIdle    int64  // gauge: upstream connections in pools
+	UpstreamOpened  uint64 // upstream connections that were established
+	UpstreamReused  uint64 // requests that took a pooled connection
+	UpstreamFailed  uint64 // attempts to connect that failed
+	MirrorsAnswered uint64 // copies of requests that a mirror answered
+	MirrorsFailed   uint64 // copies that no mirror answered
+	MirrorsDropped  uint64 // copies that were not sent, because they were too large or not whole
+	RetriesDenied   uint64 // retries that a rule asks for and the service's budget refused
 
 	Panics uint64 // panics that cost one connection
 }
