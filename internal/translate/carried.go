@@ -15,6 +15,9 @@ type Carried struct {
 	UDP            bool // UDPRoutes
 	H2C            bool // HTTP/2 in cleartext to services
 	GRPC           bool // GRPCRoutes; without H2C there is nothing that they could send to
+	CORS           bool // filter CORS
+	Retry          bool // retry of rules
+	Mirror         bool // filter RequestMirror
 }
 
 // DataPlane is what the data plane of this windrose carries. It is the one
@@ -28,6 +31,9 @@ func DataPlane() Carried {
 		UDP:            true,
 		H2C:            true,
 		GRPC:           true,
+		CORS:           true,
+		Retry:          true,
+		Mirror:         true,
 	}
 }
 
@@ -117,6 +123,9 @@ func (c *Carried) features() []gatewayv1.FeatureName {
 	}
 	add(c.GRPC, "GRPCRoute", "GRPCRouteNamedRouteRule", "GRPCRouteRequestHeaderModifier")
 	add(c.H2C, "HTTPRouteBackendProtocolH2C")
+	add(c.CORS, "HTTPRouteCORS")
+	add(c.Retry, "HTTPRouteRetryCodes", "HTTPRouteRetryConnectionError")
+	add(c.Mirror, "HTTPRouteRequestMirror", "HTTPRouteRequestMultipleMirrors", "HTTPRouteRequestPercentageMirror")
 	add(c.TCP, "TCPRoute")
 	// The features of modes count on top of TLSRoute, whose core is passthrough.
 	add(c.TLSPassthrough, "TLSRoute")

@@ -44,6 +44,9 @@ func TestSupportedFeaturesFollowWhatIsCarried(t *testing.T) {
 		{[]string{"TLSPassthrough"}, []string{"TLSRoute"}},
 		{[]string{"TLSTerminate"}, nil},
 		{[]string{"TLSPassthrough", "TLSTerminate"}, []string{"TLSRoute", "TLSRouteModeMixed", "TLSRouteModeTerminate"}},
+		{[]string{"CORS"}, []string{"HTTPRouteCORS"}},
+		{[]string{"Retry"}, []string{"HTTPRouteRetryCodes", "HTTPRouteRetryConnectionError"}},
+		{[]string{"Mirror"}, []string{"HTTPRouteRequestMirror", "HTTPRouteRequestMultipleMirrors", "HTTPRouteRequestPercentageMirror"}},
 		{[]string{"H2C"}, []string{"HTTPRouteBackendProtocolH2C"}},
 		{[]string{"GRPC"}, nil},
 		{[]string{"GRPC", "H2C"}, []string{"GRPCRoute", "GRPCRouteNamedRouteRule", "GRPCRouteRequestHeaderModifier", "HTTPRouteBackendProtocolH2C"}},
@@ -112,7 +115,7 @@ func TestEveryParameterIsRead(t *testing.T) {
 		name      string
 		got, want int
 	}{
-		{"spec", fields(spec), 5}, {"limits", fields(limits), 7}, {"timeouts", fields(timeouts), 9},
+		{"spec", fields(spec), 6}, {"limits", fields(limits), 7}, {"timeouts", fields(timeouts), 9},
 	} {
 		if tt.got != tt.want {
 			t.Errorf("%s has %d fields and %d of them are known: read the new one, then count it here", tt.name, tt.got, tt.want)

@@ -33,7 +33,9 @@ func (c *compiler) filters(list []gatewayv1.HTTPRouteFilter, at place) ([]plan.F
 		redirects = redirects || made.Redirect != nil
 		rewrites = rewrites || made.Rewrite != nil
 		if v.ok() {
-			out = append(out, made)
+			if made != (plan.Filter{}) { // a mirror without a backend is left out
+				out = append(out, made)
+			}
 			continue
 		}
 		c.find(object.Error, fmt.Sprintf("%s.filters[%d]%s", at.field(), i, sub), v.reason, v.message, "")
@@ -82,10 +84,23 @@ func (c *compiler) filter(f *gatewayv1.HTTPRouteFilter, at place, i int) (plan.F
 		r, v, sub := rewrite(f.URLRewrite, at)
 		return plan.Filter{Rewrite: r}, v, ".urlRewrite" + sub
 	case gatewayv1.HTTPRouteFilterRequestMirror:
+		if c.t.carried.Mirror {
+			if f.RequestMirror == nil {
+				return plan.Filter{}, missing, ""
+			}
+			return c.mirror(f.RequestMirror, at, i)
+		}
 		c.reference(f.RequestMirror != nil, func() *gatewayv1.BackendObjectReference { return &f.RequestMirror.BackendRef }, at, i, ".requestMirror")
 	case gatewayv1.HTTPRouteFilterExternalAuth:
 		c.reference(f.ExternalAuth != nil, func() *gatewayv1.BackendObjectReference { return &f.ExternalAuth.BackendRef }, at, i, ".externalAuth")
 	case gatewayv1.HTTPRouteFilterCORS:
+		if c.t.carried.CORS {
+			if f.CORS == nil {
+				return plan.Filter{}, missing, ""
+			}
+			made, v := cors(f.CORS, at)
+			return made, v, ".cors"
+		}
 	case gatewayv1.HTTPRouteFilterExtensionRef:
 		if f.ExtensionRef != nil {
 			return plan.Filter{}, unsupported(fmt.Sprintf("windrose knows no filter of kind %s in group %s", f.ExtensionRef.Kind, f.ExtensionRef.Group)), ".extensionRef"

@@ -90,14 +90,16 @@ func (c *compiler) complete(i int, spec *gatewayv1.HTTPRouteRule, rule plan.Rule
 	for _, m := range rule.Matches {
 		prefixes = prefixes && m.PathType == plan.PathPrefix
 	}
+	services := len(c.services)
 	filters, v := c.filters(spec.Filters, place{field: field, prefixes: prefixes})
 	rule.Filters = filters
 	bad = first(bad, v)
 	bad = first(bad, c.features(spec, field))
 	bad = first(bad, c.timeouts(&rule, spec, field))
+	bad = first(bad, c.retry(&rule, spec.Retry, field))
 
 	var worst verdict // of filters of backends
-	refused, services := 0, len(c.services)
+	refused := 0
 	for j := range spec.BackendRefs {
 		b, v := c.backend(i, j, &spec.BackendRefs[j])
 		rule.Backends = append(rule.Backends, b)
@@ -161,7 +163,7 @@ func redirects(list []plan.Filter) bool {
 
 // features refuses what a rule can ask for and the data plane does not carry.
 func (c *compiler) features(spec *gatewayv1.HTTPRouteRule, field func() string) verdict {
-	if r := spec.Retry; r != nil && (r.Attempts == nil || *r.Attempts > 0) {
+	if r := spec.Retry; r != nil && !c.t.carried.Retry && (r.Attempts == nil || *r.Attempts > 0) {
 		v := unsupported("windrose does not carry retries yet")
 		c.find(object.Error, field()+".retry", v.reason, v.message, "remove it, or set attempts to 0")
 		return v

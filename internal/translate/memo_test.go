@@ -305,6 +305,9 @@ func (w *world) route() *gatewayv1.HTTPRoute {
 		rule := gatewayv1.HTTPRouteRule{BackendRefs: []gatewayv1.HTTPBackendRef{{BackendRef: gatewayv1.BackendRef{BackendObjectReference: w.backend()}}}}
 		if w.maybe() {
 			rule.Filters = []gatewayv1.HTTPRouteFilter{{Type: gatewayv1.HTTPRouteFilterType(w.one("CORS", "RequestMirror"))}}
+			if w.maybe() {
+				rule.Filters[0].RequestMirror = &gatewayv1.HTTPRequestMirrorFilter{BackendRef: w.backend()}
+			}
 		}
 		r.Spec.Rules = append(r.Spec.Rules, rule)
 	}
