@@ -231,6 +231,31 @@ type GatewayParametersSpec struct {
 	Limits *Limits `json:"limits,omitempty"`
 	// +optional
 	Timeouts *Timeouts `json:"timeouts,omitempty"`
+	// Ingress says where Ingresses are served. It is read of the parameters that an
+	// IngressClass names in spec.parameters, and nothing else of them is.
+	//
+	// +optional
+	Ingress *IngressPorts `json:"ingress,omitempty"`
+}
+
+// IngressPorts are where the Ingresses of all classes of windrose are served.
+type IngressPorts struct {
+	// Address to listen at. Default: all addresses.
+	//
+	// +optional
+	Address string `json:"address,omitempty"`
+	// HTTP is the port for cleartext. Default 80.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	HTTP int32 `json:"http,omitempty"`
+	// HTTPS is the port for TLS. Default 443.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	HTTPS int32 `json:"https,omitempty"`
 }
 
 // AccessLog says which requests are logged.

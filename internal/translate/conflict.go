@@ -192,7 +192,7 @@ func widerThan(host string) func(yield func(string) bool) {
 // makeSockets gives each socket with a listener its part.
 func (g *gateways) makeSockets() {
 	maps.DeleteFunc(g.socketParts, func(name string, _ *plan.Part) bool {
-		return g.claims[name] == nil && name != ingressHTTP && name != ingressHTTPS
+		return g.claims[name] == nil && !slices.Contains(g.lent, name)
 	})
 	g.sockets = nil
 	for _, name := range slices.Sorted(maps.Keys(g.claims)) {

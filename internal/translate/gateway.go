@@ -54,6 +54,7 @@ type gateways struct {
 	settings      *plan.Part
 	sockets       []*plan.Part
 	socketParts   map[string]*plan.Part // every socket in use, by name
+	lent          []string              // sockets that Ingresses use too
 	claims        map[string]*claim     // by socket
 	listenerParts []*plan.Part          // and their placeholders
 	certs         []*certificate        // of listeners that serve

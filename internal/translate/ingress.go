@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -14,10 +15,19 @@ import (
 	"windrose.dev/windrose/internal/plan"
 )
 
-const (
-	ingressHTTP  = "tcp/[::]:80"
-	ingressHTTPS = "tcp/[::]:443"
+// ingressPorts are where Ingresses are served.
+type ingressPorts struct {
+	addr        netip.Addr
+	http, https uint16
+}
 
+func usualPorts() ingressPorts { return ingressPorts{netip.IPv6Unspecified(), 80, 443} }
+
+func (p ingressPorts) socket(port uint16) string {
+	return plan.SocketName(netip.AddrPortFrom(p.addr, port))
+}
+
+const (
 	// legacyClassName is what the old annotation may say without any
 	// IngressClass object.
 	legacyClassName = "windrose"
@@ -30,6 +40,7 @@ type ingresses struct {
 	list    []*compiled
 	ours    map[string]bool // names of the classes of windrose
 	standby string          // the default class of windrose
+	ports   ingressPorts
 
 	plain, secure target
 	changed       bool // anything above; every Ingress is compiled again
@@ -50,10 +61,11 @@ type target struct {
 
 func (x *ingresses) update(t *Translator) {
 	d := &t.delta
-	if x.changed = d.ingressClasses.any() || t.gateways.changed || x.plain.socket == ""; x.changed {
+	if x.changed = d.ingressClasses.any() || d.parameters.any() || t.gateways.changed || x.plain.socket == ""; x.changed {
 		x.readClasses(t)
-		x.plain = t.target(ingressHTTP, gatewayv1.HTTPProtocolType, "http")
-		x.secure = t.target(ingressHTTPS, gatewayv1.HTTPSProtocolType, "https")
+		x.plain = t.target(x.ports.socket(x.ports.http), gatewayv1.HTTPProtocolType, "http")
+		x.secure = t.target(x.ports.socket(x.ports.https), gatewayv1.HTTPSProtocolType, "https")
+		t.gateways.lent = []string{x.plain.socket, x.secure.socket}
 	}
 	was := x.list
 	x.list = refresh(t, x.list, t.set.Ingresses, compileIngress)
@@ -159,6 +171,8 @@ func (x *ingresses) collect(r *Result) {
 
 func (x *ingresses) readClasses(t *Translator) {
 	x.ours, x.standby, x.findings = map[string]bool{}, "", nil
+	x.ports = usualPorts()
+	portsOf := "" // the class that says where
 	for _, c := range t.set.IngressClasses.All() {
 		key := object.Key{Kind: "IngressClass", Name: c.Name}
 		if c.Spec.Controller != IngressController {
@@ -166,11 +180,16 @@ func (x *ingresses) readClasses(t *Translator) {
 			continue
 		}
 		x.ours[c.Name] = true
-		if c.Spec.Parameters != nil {
-			x.findings = append(x.findings, object.Finding{
-				Severity: object.Warning, Object: key, Field: "spec.parameters", Reason: reasonNotRead,
-				Message: "windrose reads no parameters of an IngressClass", Mend: "remove them",
-			})
+		if ports, ok := x.readPorts(t, key, c.Spec.Parameters); ok {
+			switch {
+			case portsOf == "":
+				x.ports, portsOf = ports, c.Name
+			case ports != x.ports:
+				x.findings = append(x.findings, object.Finding{
+					Severity: object.Warning, Object: key, Field: "spec.parameters", Reason: reasonShadowed,
+					Message: "IngressClass " + portsOf + " says already where Ingresses are served", Mend: "let all classes of windrose name the same parameters",
+				})
+			}
 		}
 		if c.Annotations[networkingv1.AnnotationIsDefaultIngressClass] != "true" {
 			continue
@@ -184,6 +203,46 @@ func (x *ingresses) readClasses(t *Translator) {
 		}
 		x.standby = c.Name
 	}
+}
+
+// readPorts follows the parameters of a class; it says whether they tell where
+// Ingresses are served.
+func (x *ingresses) readPorts(t *Translator, key object.Key, ref *networkingv1.IngressClassParametersReference) (ingressPorts, bool) {
+	ports := usualPorts()
+	if ref == nil {
+		return ports, false
+	}
+	refuse := func(sub, message, mend string) (ingressPorts, bool) {
+		x.findings = append(x.findings, object.Finding{
+			Severity: object.Error, Object: key, Field: "spec.parameters" + sub,
+			Reason: string(gatewayv1.GatewayClassReasonInvalidParameters), Message: message, Mend: mend,
+		})
+		return ports, false
+	}
+	if ref.APIGroup == nil || *ref.APIGroup != "windrose.dev" || ref.Kind != "GatewayParameters" {
+		return refuse(".kind", "windrose cannot read parameters of kind "+ref.Kind, "name GatewayParameters of apiGroup windrose.dev")
+	}
+	if ref.Namespace == nil {
+		return refuse("", "GatewayParameters "+ref.Name+" is named without its namespace", "add scope: Namespace and namespace")
+	}
+	params, ok := t.set.GatewayParameters.Get(*ref.Namespace, ref.Name)
+	if !ok {
+		return refuse(".name", fmt.Sprintf("GatewayParameters %s/%s does not exist", *ref.Namespace, ref.Name), object.Meant(ref.Name, namesIn(t.set.GatewayParameters, *ref.Namespace)))
+	}
+	want := params.Spec.Ingress
+	if want == nil {
+		return ports, false
+	}
+	if want.Address != "" {
+		addr, err := netip.ParseAddr(want.Address)
+		if err != nil {
+			return refuse(".name", fmt.Sprintf("GatewayParameters %s/%s: ingress.address %q is no IP address", *ref.Namespace, ref.Name, want.Address), "")
+		}
+		ports.addr = addr
+	}
+	ports.http = uint16(cmp.Or(want.HTTP, int32(ports.http)))
+	ports.https = uint16(cmp.Or(want.HTTPS, int32(ports.https)))
+	return ports, true
 }
 
 // mine says whether windrose serves an Ingress, and tells the author of one
@@ -478,7 +537,11 @@ func (c *compiler) showIngress(o *networkingv1.Ingress, secure bool) *object.Sta
 	if len(s.Sockets) == 0 {
 		return s
 	}
-	for _, a := range c.t.env.Addresses {
+	addresses := c.t.env.Addresses
+	if addr := c.t.ingress.ports.addr; !addr.IsUnspecified() {
+		addresses = []string{addr.String()}
+	}
+	for _, a := range addresses {
 		s.Ingress.LoadBalancer.Ingress = append(s.Ingress.LoadBalancer.Ingress, networkingv1.IngressLoadBalancerIngress{IP: a})
 	}
 	return s
