@@ -30,7 +30,8 @@ import (
 
 // Config of a Loop.
 type Config struct {
-	// Blocking waits in epoll_wait rather than in the runtime's poller.
+	// Blocking waits in epoll_wait rather than in the runtime's poller. New falls
+	// back to it where the poller does not take an epoll descriptor.
 	Blocking bool
 	// ReadBuffer is the size of the buffer that all reads of the loop share;
 	// default 64 KiB.
@@ -145,9 +146,11 @@ func New(cfg Config) (*Loop, error) {
 		err = l.file.SetReadDeadline(time.Time{})
 	}
 	if err != nil {
+		// This runtime's poller does not take it: wait in the kernel instead.
 		l.file.Close()
 		unix.Close(wake)
-		return nil, fmt.Errorf("wait through the runtime's poller: %w", err)
+		cfg.Blocking = true
+		return New(cfg)
 	}
 	return l, nil
 }

@@ -84,7 +84,7 @@ func newWorker(p *Proxy, start time.Time) (*worker, error) {
 		pools: map[*upstream.Endpoint]*pool{}, h2pools: map[*upstream.Endpoint][]*h2server{},
 	}
 	l, err := loop.New(loop.Config{
-		Start: start, Blocking: p.cfg.Blocking, Turn: w.turn, End: w.end,
+		Start: start, Turn: w.turn, End: w.end,
 		Panicked: func(v any) { w.tel.Panics++; p.panicked(v) },
 	})
 	if err != nil {
