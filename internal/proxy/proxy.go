@@ -35,8 +35,8 @@ import (
 
 // Config of a Proxy.
 type Config struct {
-	Loops    int // event loops; one for each processor that may be used
-	Hub      *telemetry.Hub
+	Loops int // event loops; one for each processor that may be used
+	Hub   *telemetry.Hub
 	// Churn, if set, is told that many connections have come or gone, which
 	// leaves garbage. It is called on an event loop and must not block.
 	Churn func()
