@@ -247,11 +247,11 @@ func TestWhatIsNotCarriedYetSaysSo(t *testing.T) {
 	port := freePort(t)
 	w := up(t, map[string]string{
 		"gateway.yaml": gateway(port), "a.yaml": service("a", backend(t, "a")),
-		"mirror.yaml": routeOf("mirror", `{matches: [{path: {type: PathPrefix, value: /m}}], filters: [{type: RequestMirror, requestMirror: {backendRef: {name: a, port: 80}}}], backendRefs: [{name: a, port: 80}]}`),
-		"r.yaml":      route("r", "/", "a"),
+		"auth.yaml": routeOf("auth", `{matches: [{path: {type: PathPrefix, value: /m}}], filters: [{type: ExternalAuth, externalAuth: {protocol: GRPC, backendRef: {name: a, port: 80}, grpc: {}}}], backendRefs: [{name: a, port: 80}]}`),
+		"r.yaml":    route("r", "/", "a"),
 	})
-	w.eventually("the rule with a mirror answers 500", func() error {
-		if code, body, h := fetch(fmt.Sprintf("http://127.0.0.1:%d/m", port)); code != 500 || h.Get("x-windrose-fault") != "rule-broken" || !strings.Contains(body, "irror") {
+	w.eventually("the rule with external authorisation answers 500", func() error {
+		if code, body, h := fetch(fmt.Sprintf("http://127.0.0.1:%d/m", port)); code != 500 || h.Get("x-windrose-fault") != "rule-broken" || !strings.Contains(body, "ExternalAuth") {
 			return fmt.Errorf("%d %s", code, body)
 		}
 		return nil
@@ -259,7 +259,7 @@ func TestWhatIsNotCarriedYetSaysSo(t *testing.T) {
 	if code, body, _ := fetch(fmt.Sprintf("http://127.0.0.1:%d/", port)); code != 200 {
 		t.Errorf("the other rule: %d %s", code, body)
 	}
-	if got := find(w.get("httproutes", "mirror").Status.Parents[0].Conditions, "Accepted"); !strings.HasPrefix(got, "False Unsupported") {
+	if got := find(w.get("httproutes", "auth").Status.Parents[0].Conditions, "Accepted"); !strings.HasPrefix(got, "False Unsupported") {
 		t.Errorf("status: %s", got)
 	}
 }
