@@ -11,6 +11,10 @@ import (
 // neither slow nor break the request that it is a copy of. A request of which
 // more would have to be held than the settings allow is not copied.
 
+// maxCopies bounds the copies of one loop that are not over: a mirror that hangs
+// must not take the memory and descriptors that requests need.
+const maxCopies = 256
+
 // mirror begins the copies that the filters ask for, while the head is at hand.
 func (x *exchange) mirror() {
 	var position uint64 // of the request among its rule's; all mirrors of the rule see the same
@@ -28,8 +32,13 @@ func (x *exchange) mirror() {
 			if x.upgrade || !m.Takes(position) {
 				continue
 			}
+			if x.w.copies >= maxCopies {
+				x.w.tel.MirrorsDropped++
+				continue
+			}
 			if y := x.copyTo(m); y != nil {
 				x.mirrors = append(x.mirrors, y)
+				x.w.copies++
 			} else {
 				x.w.tel.MirrorsFailed++
 			}

@@ -182,3 +182,25 @@ func TestMirrorsGetNoHalfRequest(t *testing.T) {
 	})
 	c.wait(t, 0)
 }
+
+// A mirror that hangs holds no more than so much.
+func TestMirrorsThatHangAreBounded(t *testing.T) {
+	hang := endpoint(t, func(p *peer) { p.request(); _, _ = p.r.ReadByte() })
+	g := start(t, 1, route("r", mirrored("m")), service("s", answering(t, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")), service("m", hang), settings(plan.Settings{BodyTimeout: time.Second}))
+	p := g.dial()
+	const n = 300
+	for range n {
+		p.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+		if resp, _ := p.answer("GET"); resp.StatusCode != 200 {
+			t.Fatalf("got %d, want 200", resp.StatusCode)
+		}
+	}
+	if open := g.metric("windrose_upstream_connections_active"); open > 256+1 {
+		t.Errorf("%v connections to endpoints are open", open)
+	}
+	eventually(t, "all copies are over", func() bool { return g.metric("windrose_mirrors_total") == n })
+	// There is room again.
+	p.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+	p.answer("GET")
+	eventually(t, "the next is copied", func() bool { return g.metric("windrose_upstream_connections_active") == 2 })
+}

@@ -53,6 +53,7 @@ type worker struct {
 	pools   map[*upstream.Endpoint]*pool
 	h2pools map[*upstream.Endpoint][]*h2server
 	spare   []*exchange
+	copies  int // exchanges that are copies for mirrors
 	clients clientList
 	streams streamList
 	udp     []*udpSide
@@ -253,6 +254,9 @@ func (w *worker) exchange() *exchange {
 }
 
 func (w *worker) recycle(x *exchange) {
+	if x.shadow {
+		w.copies--
+	}
 	x.reset()
 	if len(w.spare) < maxSpare {
 		w.spare = append(w.spare, x)

@@ -106,7 +106,7 @@ var families = []family{
 	{
 		Metric: Metric{
 			"windrose_mirrors_total", Counter,
-			"Copies of requests to mirrors: answered, failed, or dropped because they were too large or the client did not send all of it.",
+			"Copies of requests to mirrors: answered, failed, or dropped because they were too large or too many, or the client did not send all of it.",
 			[]string{"result"},
 		},
 		show: (*Hub).showMirrors,

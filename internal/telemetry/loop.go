@@ -19,7 +19,7 @@ type Counts struct {
 	UpstreamFailed  uint64 // attempts to connect that failed
 	MirrorsAnswered uint64 // copies of requests that a mirror answered
 	MirrorsFailed   uint64 // copies that no mirror answered
-	MirrorsDropped  uint64 // copies that were not sent, because they were too large or not whole
+	MirrorsDropped  uint64 // copies that were not sent: too large, too many, or not whole
 	RetriesDenied   uint64 // retries that a rule asks for and the service's budget refused
 
 	Panics uint64 // panics that cost one connection
