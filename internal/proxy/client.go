@@ -366,15 +366,26 @@ func (c *client) upload(p []byte) bool {
 			return false
 		}
 		p = p[n:]
-		if len(data) > 0 && !x.onBody(data) {
-			return false
-		}
-		if done && !x.onBodyEnd(c.body.Trailers()) {
+		if len(data) > 0 && !x.onBody(data) || done && !x.onBodyEnd(c.body.Trailers()) {
+			c.giveUp(len(p))
 			return false
 		}
 	}
 	c.rest(p) // the beginning of the next request
 	return x.flushUp() && !c.body.Done()
+}
+
+// giveUp is called when the endpoint took no more of a body while so many bytes
+// that follow were in hand. They are gone (what the endpoint had answered was
+// read over them), so that where the next request begins is unknown.
+func (c *client) giveUp(following int) {
+	if following == 0 || c.phase == closed {
+		return
+	}
+	c.last = true
+	if c.phase == idle {
+		c.finish()
+	}
 }
 
 // wait keeps the beginning of a head until more of it comes.
