@@ -67,7 +67,7 @@ fuzz: ## run every fuzz test for FUZZTIME (30s)
 	@exec tools/fuzz $(FUZZTIME)
 
 bench: ## measure windrose beside nginx, HAProxy and Envoy (under 10 minutes; writes docs/performance.md)
-	@$(NEED) go gcc nginx haproxy python3 chrt taskset libssl
+	@$(NEED) go gcc nginx libnginx-mod-stream haproxy h2load python3 chrt taskset libssl
 	@$(MAKE) build
 	go run ./bench
 

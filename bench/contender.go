@@ -23,6 +23,7 @@ var peers embed.FS
 // Where everything listens, on 127.0.0.1.
 const (
 	upstreamPort = 21000
+	sinkPort     = 21001 // where relayed bytes end; open only while they flow
 	targetHost   = "h7.bench.example"
 )
 
@@ -30,6 +31,8 @@ const (
 type contender struct {
 	name       string
 	plain, tls int // ports
+	h2c        int // takes HTTP/2 in cleartext
+	relays     []relayPort
 	path       string
 	version    func(context.Context) string
 	// start runs it and returns once it answers.
@@ -47,7 +50,8 @@ type running struct {
 func all(m *machine, o options) []contender {
 	peer := func(name string, port int, argv, version []string) contender {
 		c := contender{
-			name: name, plain: port, tls: port + 1, path: "/s0/items",
+			name: name, plain: port, tls: port + 1, h2c: port + 5, path: "/s0/items",
+			relays:  relayPorts(name, port),
 			version: func(ctx context.Context) string { return versionOf(ctx, version) },
 		}
 		c.start = func(ctx context.Context) (*running, error) {
@@ -76,6 +80,25 @@ func all(m *machine, o options) []contender {
 	}
 }
 
+// nginxStream is where Debian puts nginx's module for TCP.
+const nginxStream = "/usr/lib/nginx/modules/ngx_stream_module.so"
+
+// relayPorts is where a peer takes bytes for the sink, and how the tables call
+// each way.
+func relayPorts(name string, port int) []relayPort {
+	ports := []relayPort{{name, port + 6}}
+	switch name {
+	case "nginx":
+		if _, err := os.Stat(nginxStream); err != nil {
+			return nil
+		}
+	case "haproxy":
+		// Its heuristics leave a single stream to copying, so both options.
+		ports = append(ports, relayPort{"haproxy, splice-auto", port + 7}, relayPort{"haproxy, splice-request", port + 8})
+	}
+	return ports
+}
+
 func pick(all []contender, only string) []contender {
 	if only == "" {
 		return all
@@ -98,7 +121,11 @@ func (m *machine) configure(c contender) error {
 	var out bytes.Buffer
 	data := map[string]any{
 		"Dir": m.dir, "Upstream": upstreamPort, "Plain": c.plain, "TLS": c.tls, "Admin": c.plain + 2,
-		"Host": targetHost, "Prefix": "/s0", "EnvoyListeners": map[string]int{"plain": c.plain, "tls": c.tls},
+		"H2C": c.h2c, "Relay": c.plain + 6, "SpliceAuto": c.plain + 7, "SpliceAlways": c.plain + 8, "Sink": sinkPort, "StreamModule": "",
+		"Host": targetHost, "Prefix": "/s0", "EnvoyListeners": map[string]int{"plain": c.plain, "tls": c.tls, "h2c": c.h2c},
+	}
+	if len(c.relays) > 0 {
+		data["StreamModule"] = nginxStream
 	}
 	if err := t.Execute(&out, data); err != nil {
 		return err

@@ -19,6 +19,9 @@ type scenario struct {
 	TLS   bool
 	Rate  int // requests a second; 0: as many as it can
 	Conns int
+	// Streams on each connection at a time; not 0: HTTP/2 in cleartext, with
+	// prior knowledge.
+	Streams int
 }
 
 var scenarios = []scenario{
@@ -26,20 +29,22 @@ var scenarios = []scenario{
 	{Name: "h1, 5,000 requests/s", Rate: 5000, Conns: 32},
 	{Name: "TLS h1, saturated", TLS: true, Conns: 64},
 	{Name: "TLS h1, 5,000 requests/s", TLS: true, Rate: 5000, Conns: 32},
+	{Name: "h2c, 4 connections x 16 streams", Conns: 4, Streams: 16},
+	{Name: "h2c, 32 connections x 1 stream", Conns: 32, Streams: 1},
 }
 
 // sample is what one measurement gave.
 type sample struct {
 	Requests   int     `json:"requests"`
 	Seconds    float64 `json:"seconds"`
-	Bad        int     `json:"bad"`        // not 200
-	Broken     int     `json:"broken"`     // connections lost
-	Unanswered int     `json:"unanswered"` // due but not even sent at the end
-	P50        float64 `json:"p50"`        // microseconds, as the others
-	P90        float64 `json:"p90"`
-	P99        float64 `json:"p99"`
-	P999       float64 `json:"p999"`
-	Max        float64 `json:"max"`
+	Bad        int     `json:"bad"`           // not 200
+	Broken     int     `json:"broken"`        // connections lost
+	Unanswered int     `json:"unanswered"`    // due but not even sent at the end
+	P50        float64 `json:"p50,omitempty"` // microseconds, as the others; not for HTTP/2
+	P90        float64 `json:"p90,omitempty"`
+	P99        float64 `json:"p99,omitempty"`
+	P999       float64 `json:"p999,omitempty"`
+	Max        float64 `json:"max,omitempty"`
 	CPU        []int64 `json:"cpu,omitempty"` // nanoseconds, by process
 
 	ProxyCPU   float64 `json:"proxyCPU"`   // microseconds for a request
@@ -64,24 +69,47 @@ func measureLoad(ctx context.Context, m *machine, o options, contenders []conten
 	}
 	for round := range o.rounds {
 		for _, s := range scenarios {
-			for i := range up {
-				// A different one goes first each round.
-				r := up[(i+round)%len(up)]
-				one, err := m.load(ctx, r, s, o.duration)
-				if err != nil {
-					return fmt.Errorf("%s, %s: %w", r.name, s.Name, err)
-				}
-				if one.Bad+one.Broken > 0 {
-					return fmt.Errorf("%s, %s: %d answers were not 200, %d connections broke", r.name, s.Name, one.Bad, one.Broken)
-				}
-				res.add(s.Name, r.name, one)
-				fmt.Fprintf(os.Stderr, "round %d  %-26s %-9s %6.1f us CPU %8.0f req/s  p50 %6.0f  p99 %6.0f us\n",
-					round+1, s.Name, r.name, one.ProxyCPU, float64(one.Requests)/one.Seconds, one.P50, one.P99)
+			if !strings.Contains(s.Name, o.scenario) {
+				continue
+			}
+			if err := m.loadRound(ctx, o, s, round, up, res); err != nil {
+				return err
+			}
+		}
+		for _, s := range relays {
+			if !strings.Contains(s.Name, o.scenario) {
+				continue
+			}
+			if err := m.relayRound(ctx, o, s, round, up, res); err != nil {
+				return err
 			}
 		}
 	}
 	for _, r := range up {
 		res.memory(r.name).AfterLoad = r.memory(r.proxy)
+	}
+	return nil
+}
+
+// loadRound puts one kind of load on every contender once.
+func (m *machine) loadRound(ctx context.Context, o options, s scenario, round int, up []*running, res *results) error {
+	for i := range up {
+		// A different one goes first each round.
+		r := up[(i+round)%len(up)]
+		load := m.load
+		if s.Streams > 0 {
+			load = m.loadH2
+		}
+		one, err := load(ctx, r, s, o.duration)
+		if err != nil {
+			return fmt.Errorf("%s, %s: %w", r.name, s.Name, err)
+		}
+		if one.Bad+one.Broken > 0 {
+			return fmt.Errorf("%s, %s: %d answers were not 200, %d connections broke", r.name, s.Name, one.Bad, one.Broken)
+		}
+		res.add(s.Name, r.name, one)
+		fmt.Fprintf(os.Stderr, "round %d  %-31s %-9s %6.1f us CPU %8.0f req/s  p50 %6.0f  p99 %6.0f us\n",
+			round+1, s.Name, r.name, one.ProxyCPU, float64(one.Requests)/one.Seconds, one.P50, one.P99)
 	}
 	return nil
 }
@@ -105,14 +133,19 @@ func (m *machine) load(ctx context.Context, r *running, s scenario, d time.Durat
 	if one.Requests == 0 {
 		return one, fmt.Errorf("no request was answered: %s", out.String())
 	}
-	for i, ns := range one.CPU {
+	one.share(r)
+	return one, nil
+}
+
+// share spreads the processes' CPU time over the requests.
+func (s *sample) share(r *running) {
+	for i, ns := range s.CPU {
 		if i < len(r.proxy) {
-			one.ProxyCPU += float64(ns) / 1e3 / float64(one.Requests)
+			s.ProxyCPU += float64(ns) / 1e3 / float64(s.Requests)
 		} else {
-			one.ControlCPU += float64(ns) / 1e3 / float64(one.Requests)
+			s.ControlCPU += float64(ns) / 1e3 / float64(s.Requests)
 		}
 	}
-	return one, nil
 }
 
 func (r *running) loadArgs(m *machine, tls bool, conns int) []string {

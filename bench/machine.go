@@ -76,6 +76,7 @@ func prepare(ctx context.Context, o options) (*machine, error) {
 		args []string
 	}{
 		{"upstream", nil},
+		{"relay", nil},
 		{"load", []string{"-lssl", "-lcrypto"}},
 	} {
 		args := append([]string{"-O2", "-Wall", "-o", filepath.Join(o.dir, b.name), "bench/c/" + b.name + ".c"}, b.args...)

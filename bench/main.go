@@ -1,6 +1,6 @@
 // Bench measures windrose beside nginx, HAProxy and stock Envoy on one machine
-// in one run: CPU time for a request, requests a second, latency, memory, and
-// how soon a changed route is live. It writes the tables of
+// in one run: CPU time for a request and for relayed bytes, requests a second,
+// latency, memory, and how soon a changed route is live. It writes the tables of
 // docs/performance.md and the raw figures to bench/results. How it measures,
 // and how far to trust it, is said there.
 package main
@@ -29,6 +29,7 @@ type options struct {
 	changes  int
 	settle   time.Duration // before memory is read
 	skip     string        // parts to leave out, comma separated
+	scenario string        // run only those whose name holds it
 	write    bool
 }
 
@@ -43,6 +44,7 @@ func main() {
 	flag.IntVar(&o.changes, "changes", 100, "route changes timed")
 	flag.DurationVar(&o.settle, "settle", 20*time.Second, "idle time before idle memory is read")
 	flag.StringVar(&o.skip, "skip", "", "parts to leave out: load, memory, change")
+	flag.StringVar(&o.scenario, "scenario", "", "only the load whose name holds this, as h2c")
 	flag.BoolVar(&o.write, "write", true, "write docs/performance.md and bench/results")
 	flag.Parse()
 

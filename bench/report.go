@@ -20,18 +20,29 @@ type results struct {
 	Seconds float64     `json:"seconds"`
 	// Load is by scenario and contender, one sample for each round.
 	Load    map[string]map[string][]sample `json:"load,omitempty"`
+	Relay   map[string]map[string][]stream `json:"relay,omitempty"`
 	Memory  map[string]*memory             `json:"memory,omitempty"`
 	Changes *changes                       `json:"changes,omitempty"`
 }
 
 func (r *results) add(scenario, contender string, s sample) {
-	if r.Load == nil {
-		r.Load = map[string]map[string][]sample{}
+	put(&r.Load, scenario, contender, s)
+}
+
+func (r *results) addStream(scenario, contender string, s stream) {
+	put(&r.Relay, scenario, contender, s)
+}
+
+func put[T any](to *map[string]map[string][]T, scenario, contender string, one T) {
+	if *to == nil {
+		*to = map[string]map[string][]T{}
 	}
-	if r.Load[scenario] == nil {
-		r.Load[scenario] = map[string][]sample{}
+	by := (*to)[scenario]
+	if by == nil {
+		by = map[string][]T{}
+		(*to)[scenario] = by
 	}
-	r.Load[scenario][contender] = append(r.Load[scenario][contender], s)
+	by[contender] = append(by[contender], one)
 }
 
 func (r *results) memory(contender string) *memory {
@@ -53,16 +64,22 @@ type figures struct {
 	cpu, cpuBest, control, rate, p50, p99, p99Best float64
 }
 
-func summarise(samples []sample) figures {
-	of := func(get func(sample) float64) []float64 {
-		all := make([]float64, len(samples))
-		for i, s := range samples {
-			all[i] = get(s)
-		}
-		slices.Sort(all)
-		return all
+// sortedBy gives one figure of every sample, the smallest first.
+func sortedBy[T any](samples []T, get func(T) float64) []float64 {
+	all := make([]float64, len(samples))
+	for i, s := range samples {
+		all[i] = get(s)
 	}
-	median := func(sorted []float64) float64 { return (sorted[(len(sorted)-1)/2] + sorted[len(sorted)/2]) / 2 }
+	slices.Sort(all)
+	return all
+}
+
+func median(sorted []float64) float64 {
+	return (sorted[(len(sorted)-1)/2] + sorted[len(sorted)/2]) / 2
+}
+
+func summarise(samples []sample) figures {
+	of := func(get func(sample) float64) []float64 { return sortedBy(samples, get) }
 	cpu := of(func(s sample) float64 { return s.ProxyCPU })
 	p99 := of(func(s sample) float64 { return s.P99 })
 	return figures{
@@ -90,7 +107,14 @@ func (r *results) print(w io.Writer) {
 	}
 	fmt.Fprintf(w, "%s.\n%d rounds of %g s; windrose with %d routes, the others with one.\n", strings.Join(versions, ", "), r.Rounds, r.Seconds, r.Routes)
 	for _, s := range scenarios {
+		if s.Streams > 0 {
+			r.printH2(w, s)
+			continue
+		}
 		r.printLoad(w, s)
+	}
+	for _, s := range relays {
+		r.printRelay(w, s)
 	}
 	r.printMemory(w)
 	if c := r.Changes; c != nil {
@@ -115,16 +139,24 @@ func (r *results) printLoad(w io.Writer, s scenario) {
 			continue
 		}
 		f := summarise(by[name])
-		ratio := ""
-		if base > 0 && name != "windrose" {
-			ratio = fmt.Sprintf("%.2f of it", base/f.cpu)
-		}
-		label := name
-		if f.control > 0.05 {
-			label += fmt.Sprintf(" (control part: %.1f more)", f.control)
-		}
-		fmt.Fprintf(w, "| %s | %.1f (%.1f) | %s | %.0f | %.0f | %.0f (%.0f) |\n", label, f.cpu, f.cpuBest, ratio, f.rate, f.p50, f.p99, f.p99Best)
+		fmt.Fprintf(w, "| %s | %.1f (%.1f) | %s | %.0f | %.0f | %.0f (%.0f) |\n", f.label(name), f.cpu, f.cpuBest, ratio(name, base, f.cpu), f.rate, f.p50, f.p99, f.p99Best)
 	}
+}
+
+// label names a contender, with what its processes that carry no traffic used.
+func (f figures) label(name string) string {
+	if f.control > 0.05 {
+		name += fmt.Sprintf(" (control part: %.1f more)", f.control)
+	}
+	return name
+}
+
+// ratio says what windrose needs of what a peer does.
+func ratio(name string, own, peer float64) string {
+	if own == 0 || peer == 0 || name == "windrose" {
+		return ""
+	}
+	return fmt.Sprintf("%.2f of it", own/peer)
 }
 
 func (r *results) printMemory(w io.Writer) {

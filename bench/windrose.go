@@ -18,7 +18,8 @@ import (
 // of manifests, one file for each route. It takes eight ports from port on.
 func windrose(m *machine, binary, name string, routes, port int) contender {
 	c := contender{
-		name: name, plain: port, tls: port + 1,
+		name: name, plain: port, tls: port + 1, h2c: port, // one port takes both versions
+		relays:  []relayPort{{name, port + 6}},
 		version: func(ctx context.Context) string { return ownVersion(ctx, binary) },
 	}
 	target := targetRoute(routes)
@@ -126,7 +127,7 @@ func writeManifests(m *machine, dir string, c contender, routes int) error {
 		return err
 	}
 	b64 := base64.StdEncoding.EncodeToString
-	base := fmt.Appendf(nil, baseManifest, c.plain, c.tls, b64(crt), b64(key), upstreamPort)
+	base := fmt.Appendf(nil, baseManifest, c.plain, c.tls, c.relays[0].port, b64(crt), b64(key), upstreamPort, sinkPort)
 	for s := range services(routes) {
 		base = fmt.Appendf(base, serviceManifest, s)
 	}
@@ -185,6 +186,7 @@ spec:
   listeners:
   - { name: plain, protocol: HTTP, port: %d }
   - { name: tls, protocol: HTTPS, port: %d, tls: { certificateRefs: [{ name: bench }] } }
+  - { name: relay, protocol: TCP, port: %d }
 ---
 apiVersion: v1
 kind: Secret
@@ -197,7 +199,21 @@ kind: Workload
 metadata: { name: upstream, namespace: bench, labels: { app: upstream } }
 spec:
   address: 127.0.0.1
-  ports: [{ name: http, port: %d }]
+  ports: [{ name: http, port: %d }, { name: sink, port: %d }]
+---
+apiVersion: v1
+kind: Service
+metadata: { name: sink, namespace: bench }
+spec:
+  selector: { app: upstream }
+  ports: [{ name: sink, port: 80, targetPort: sink }]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: TCPRoute
+metadata: { name: relay, namespace: bench }
+spec:
+  parentRefs: [{ name: bench, sectionName: relay }]
+  rules: [{ backendRefs: [{ name: sink, port: 80 }] }]
 `
 
 const serviceManifest = `---

@@ -12,6 +12,7 @@
 // Hold (-k): opens the connections, has one request answered on each, prints
 // a line, and keeps them open and silent until its input ends.
 #define _GNU_SOURCE
+#include "clock.h"
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -19,13 +20,11 @@
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <signal.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { BUF = 16384, MAXPID = 32, MAXSAMPLE = 4 << 20, MAXWAIT = 1 << 20 };
@@ -57,19 +56,6 @@ static int64_t *waiting, wait_head, wait_count; // due times without a connectio
 static int64_t rate;
 
 static void die(const char *what) { perror(what); exit(1); }
-
-static int64_t now_ns(void) {
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000000000LL + t.tv_nsec;
-}
-
-static int64_t cpu_ns(pid_t pid) {
-	clockid_t id;
-	struct timespec t;
-	if (clock_getcpuclockid(pid, &id) || clock_gettime(id, &t)) return -1;
-	return t.tv_sec * 1000000000LL + t.tv_nsec;
-}
 
 // dial connects, with its TLS handshake, before the socket becomes
 // non-blocking.
