@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
 	"windrose.dev/windrose/internal/admin"
 
 	"windrose.dev/windrose/internal/dataplane"

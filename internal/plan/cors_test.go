@@ -39,12 +39,12 @@ func TestCORSAllowsOrigins(t *testing.T) {
 			t.Errorf("%q was refused", c.allowed)
 			continue
 		}
-		for _, origin := range strings.Fields(c.yes) {
+		for origin := range strings.FieldsSeq(c.yes) {
 			if !cors.Allows([]byte(origin)) {
 				t.Errorf("%q does not take %q", c.allowed, origin)
 			}
 		}
-		for _, origin := range strings.Fields(c.no) {
+		for origin := range strings.FieldsSeq(c.no) {
 			if cors.Allows([]byte(origin)) {
 				t.Errorf("%q takes %q", c.allowed, origin)
 			}
