@@ -107,10 +107,18 @@ func (c *Conn) Loop() *Loop { return c.loop }
 func (c *Conn) SetHandler(h Handler) { c.h = h }
 
 // Connecting says whether the connection does not stand yet.
-func (c *Conn) Connecting() bool { return c.connecting }
+func (c *Conn) Connecting() bool {
+	return c.connecting || c.tls != nil && c.tls.client && c.tls.handshaking()
+}
 
 // Buffered is how many bytes Write had to keep.
-func (c *Conn) Buffered() int { return len(c.out) - c.sent }
+func (c *Conn) Buffered() int {
+	n := len(c.out) - c.sent
+	if c.tls != nil {
+		n += len(c.tls.early)
+	}
+	return n
+}
 
 // Hangup says whether the peer will send no more.
 func (c *Conn) Hangup() bool { return c.hangup }
@@ -201,6 +209,21 @@ func (c *Conn) Silent() bool {
 		return true
 	}
 	return false
+}
+
+// Quiet is Silent for a connection under TLS, whose peer may have sent what is
+// TLS's own, as session tickets are: that is read. If Quiet says no, a byte may
+// be lost, and the connection is good for nothing more.
+func (c *Conn) Quiet() bool {
+	if c.tls == nil {
+		return c.Silent()
+	}
+	if c.fd < 0 || c.broken != nil || c.err != nil || c.tls.handshaking() {
+		return false
+	}
+	c.canRead = true // there may be more than was told
+	n, err := c.tls.read(c.tls.probe[:])
+	return n == 0 && errors.Is(err, ErrAgain)
 }
 
 // Write sends p, keeping what the socket does not take: look at Buffered to
@@ -307,6 +330,10 @@ func (c *Conn) forget() {
 	c.loop.unregister(c.id)
 	c.loop.Buffers.Give(c.out)
 	c.out, c.sent = nil, 0
+	if c.tls != nil {
+		c.loop.Buffers.Give(c.tls.early)
+		c.tls.early = nil
+	}
 	c.h = nil
 }
 
@@ -404,6 +431,10 @@ func (c *Conn) connected(bits uint32) {
 	c.canWrite = true
 	c.canRead = bits&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP) != 0
 	c.hangup = bits&(unix.EPOLLRDHUP|unix.EPOLLHUP) != 0
+	if c.tls != nil {
+		c.tls.begin()
+		return
+	}
 	if len(c.out) > 0 {
 		if _, err := c.flush(); err != nil {
 			c.call(Ready{Err: err})

@@ -121,6 +121,9 @@ type session struct {
 	phase   phase
 	pending bool // conn may hold plaintext that was not read yet
 	left    bool // Close was called while the handshake ran
+	client  bool
+	early   []byte  // what Write got before a client's handshake ended
+	probe   [1]byte // of Quiet
 
 	wakeup    chan struct{} // size 1: the socket has something new
 	cancelled atomic.Bool
@@ -143,6 +146,15 @@ const (
 func (c *Conn) StartTLS(cfg *tls.Config, limits *Handshakes) {
 	s := &session{c: c, limits: limits, wakeup: make(chan struct{}, 1)}
 	s.conn = tls.Server((*transport)(s), cfg)
+	c.tls = s
+}
+
+// StartTLSClient has a connection that Dial began be one under TLS. Ready is
+// first called with Drained when the handshake has ended well, or with Err. What
+// Write is given before is kept, and sent then.
+func (c *Conn) StartTLSClient(cfg *tls.Config, limits *Handshakes) {
+	s := &session{c: c, limits: limits, client: true, wakeup: make(chan struct{}, 1)}
+	s.conn = tls.Client((*transport)(s), cfg)
 	c.tls = s
 }
 
@@ -170,9 +182,13 @@ func (s *session) poke() {
 		s.signal()
 		return
 	}
-	if !s.c.canRead {
-		return
+	if s.c.canRead {
+		s.begin()
 	}
+}
+
+// begin starts the handshake.
+func (s *session) begin() {
 	if !s.limits.begin(s) {
 		s.c.call(Ready{Err: ErrBusy})
 		return
@@ -221,6 +237,11 @@ func (s *session) settle(err error) {
 	// Events that came meanwhile were only signals.
 	c.canRead, c.canWrite, s.pending = true, true, true
 	s.wakeup = nil
+	if early := s.early; err == nil && len(early) > 0 {
+		s.early = nil
+		err = s.write(early, nil)
+		c.loop.Buffers.Give(early)
+	}
 	c.call(Ready{Read: true, Drained: true, Hangup: c.hangup, Err: err})
 }
 
@@ -274,6 +295,13 @@ func (s *session) read(p []byte) (int, error) {
 // write encrypts a and b and sends the records with one call.
 func (s *session) write(a, b []byte) error {
 	l := s.c.loop
+	if s.client && s.handshaking() {
+		s.early = l.Buffers.Append(s.early, a)
+		if len(b) > 0 {
+			s.early = l.Buffers.Append(s.early, b)
+		}
+		return nil
+	}
 	l.cipher = l.cipher[:0]
 	s.batch = true
 	_, err := s.conn.Write(a)

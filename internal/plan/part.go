@@ -1,7 +1,9 @@
 package plan
 
 import (
+	"bytes"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -317,6 +319,7 @@ const (
 // Service is one port of a Service. Its key's name is "NAMESPACE/NAME:PORT",
 // with "/tcp", "/udp" or "/h2c" after it where a route asks for that and the
 // port itself does not say so: an HTTPRoute and a TCPRoute may send to one port.
+// "/tls" follows where TLS is spoken to it.
 type Service struct {
 	Protocol  Protocol   `json:"protocol"`
 	Balance   Balance    `json:"balance,omitempty"` // empty: LeastRequest
@@ -325,6 +328,35 @@ type Service struct {
 	// addresses are the endpoints. Port goes with it.
 	Hostname string `json:"hostname,omitempty"`
 	Port     uint16 `json:"port,omitempty"`
+	// TLS, for protocols HTTP and H2C, has what is spoken be spoken under TLS.
+	TLS *BackendTLS `json:"tls,omitempty"`
+}
+
+// BackendTLS says whom windrose believes to be a service's endpoint.
+type BackendTLS struct {
+	// Hostname is the server name that the endpoint is told, and the name that its
+	// certificate must have, unless Names is given.
+	Hostname string `json:"hostname"`
+	// Authorities are the certificates, as PEM, that the endpoint's must come from;
+	// with System they are those of the machine.
+	Authorities []byte `json:"authorities,omitempty"`
+	System      bool   `json:"system,omitempty"`
+	// Names are alternatives; the endpoint's certificate must have one of them.
+	Names []SubjectName `json:"names,omitempty"`
+}
+
+// SubjectName is a name in a certificate; exactly one field is set.
+type SubjectName struct {
+	DNS string `json:"dns,omitempty"` // "*.suffix" is the certificate's wildcard, or any name one label longer
+	URI string `json:"uri,omitempty"` // compared as it is written
+}
+
+// Same says whether two ask for the same.
+func (t *BackendTLS) Same(other *BackendTLS) bool {
+	if t == nil || other == nil {
+		return t == other
+	}
+	return t.Hostname == other.Hostname && t.System == other.System && bytes.Equal(t.Authorities, other.Authorities) && slices.Equal(t.Names, other.Names)
 }
 
 // Endpoint is one address of a service.

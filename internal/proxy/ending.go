@@ -1,8 +1,10 @@
 package proxy
 
 import (
+	"errors"
 	"time"
 
+	"windrose.dev/windrose/internal/loop"
 	"windrose.dev/windrose/internal/record"
 )
 
@@ -13,7 +15,12 @@ import (
 // never made. The request is given to another where that can do no harm.
 func (x *exchange) serverLost(err error, how loss) {
 	e := x.s.endpoint()
+	if how == unreached && errors.Is(err, loop.ErrBusy) {
+		x.fail(record.Overload, "windrose has too many TLS handshakes with endpoints in progress")
+		return
+	}
 	if how == unreached {
+		x.cause = err
 		e.Refused(x.w.loop.Now())
 		x.w.tel.UpstreamFailed++
 	}
@@ -28,7 +35,7 @@ func (x *exchange) serverLost(err error, how loss) {
 		x.pause(false)
 		return
 	case how == unreached:
-		x.fail(record.ConnectFailed, x.unreachable(err.Error()))
+		x.fail(record.ConnectFailed, x.unreachable())
 		return
 	default:
 		x.fail(record.UpstreamReset, "endpoint "+e.Addr.String()+" closed the connection before its answer ended ("+err.Error()+")")

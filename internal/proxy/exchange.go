@@ -30,6 +30,7 @@ type exchange struct {
 	attempts int
 	retries  int         // of those the rule's retries
 	second   bool        // the next attempt may go where one has been
+	cause    error       // why the last endpoint was not reached
 	mirrors  []*exchange // copies that are not whole yet
 	shadow   bool        // this is a copy
 	raced    bool        // the one repetition after a connection turned out closed
@@ -309,7 +310,7 @@ func (x *exchange) try() {
 				x.pause(false)
 				return
 			}
-			x.fail(record.ConnectFailed, x.unreachable(""))
+			x.fail(record.ConnectFailed, x.unreachable())
 			return
 		}
 		if e.Active() >= x.view.settings.MaxInFlight {
@@ -330,6 +331,7 @@ func (x *exchange) try() {
 			x.fail(record.Overload, "windrose cannot open another connection ("+err.Error()+")")
 			return
 		}
+		x.cause = err
 		e.Refused(w.loop.Now())
 		x.tried = append(x.tried, e)
 		if x.attempts >= maxAttempts || x.once() {
@@ -337,7 +339,7 @@ func (x *exchange) try() {
 				x.pause(false)
 				return
 			}
-			x.fail(record.ConnectFailed, x.unreachable(err.Error()))
+			x.fail(record.ConnectFailed, x.unreachable())
 			return
 		}
 	}
@@ -374,15 +376,14 @@ func exhausted(err error) bool {
 	return false
 }
 
-func (x *exchange) unreachable(why string) string {
-	text := "no endpoint of service " + x.backend.ServiceName + " accepted a connection"
-	if x.rec.Endpoint.IsValid() {
-		text += "; the last was " + x.rec.Endpoint.String()
+// unreachable says which service cannot be reached, and what the last attempt
+// met with.
+func (x *exchange) unreachable() string {
+	why := ""
+	if x.cause != nil {
+		why = x.cause.Error()
 	}
-	if why != "" {
-		text += " (" + why + ")"
-	}
-	return text
+	return unreachable(x.backend.ServiceName, x.rec.Endpoint, why)
 }
 
 // wants says whether more of the request's body is taken.

@@ -70,6 +70,9 @@ func (w *worker) connectH2(x *exchange, e *upstream.Endpoint) (serverSide, error
 		w.tel.UpstreamFailed++
 		return nil, err
 	}
+	if e.TLS != nil {
+		s.conn.StartTLSClient(e.TLS, w.proxy.outward)
+	}
 	w.tel.UpstreamActive++
 	w.h2pools[e] = append(w.h2pools[e], s)
 	w.loop.Arm(&s.timer, w.loop.Now()+int64(w.view.settings.ConnectTimeout))
@@ -378,6 +381,9 @@ func (c *h2call) send() error {
 		return errors.New("the rewritten head is not valid")
 	}
 	line := h2.Line{Method: req.Method, Scheme: schemeHTTP, Authority: req.Host, Path: req.Target}
+	if c.s.point.TLS != nil {
+		line.Scheme = schemeHTTPS
+	}
 	id, ok := h.BeginRequest(&line, c)
 	if !ok {
 		return errNoRoom
@@ -401,6 +407,7 @@ func (c *h2call) send() error {
 
 var (
 	schemeHTTP        = []byte("http")
+	schemeHTTPS       = []byte("https")
 	contentLengthName = []byte("content-length")
 )
 

@@ -57,6 +57,7 @@ type Proxy struct {
 	splits     splits
 	mirrored   splits // requests of each rule, where a mirror takes a share
 	handshakes *loop.Handshakes
+	outward    *loop.Handshakes // with endpoints: those of clients must not push them out
 	certs      certificates
 	conns      atomic.Int64 // of clients, over all loops
 	most       int          // of conns, whatever is configured
@@ -96,6 +97,7 @@ type Problem struct {
 func New(cfg Config) (*Proxy, error) {
 	p := &Proxy{cfg: cfg, sockets: map[string]*socket{}, fatal: make(chan error, cfg.Loops), most: mostClients()}
 	p.handshakes = loop.NewHandshakes(max(cfg.Loops, 1), 4096)
+	p.outward = loop.NewHandshakes(max(cfg.Loops, 1), 4096)
 	empty, _ := plan.NewBuilder().Apply(nil, nil)
 	p.view.Store(&view{plan: empty, settings: empty.Settings()})
 	start := time.Now()

@@ -48,7 +48,7 @@ func (p *pool) take(sure bool) *server {
 	for p != nil && p.idle != nil {
 		s := p.idle
 		p.unlink(s)
-		if sure && !s.conn.Silent() {
+		if sure && !s.conn.Quiet() {
 			s.close()
 			continue
 		}
@@ -102,6 +102,9 @@ func (w *worker) connect(x *exchange, e *upstream.Endpoint) (serverSide, error) 
 		w.tel.UpstreamFailed++
 		return nil, err
 	}
+	if e.TLS != nil {
+		s.conn.StartTLSClient(e.TLS, w.proxy.outward)
+	}
 	w.tel.UpstreamActive++
 	w.loop.Arm(&s.timer, w.loop.Now()+int64(w.view.settings.ConnectTimeout))
 	return s, nil
@@ -113,12 +116,12 @@ func (s *server) Ready(r loop.Ready) {
 	if x == nil {
 		// An idle connection that says something has ended, or is not to be
 		// trusted with the next answer.
-		if r.Err != nil || r.Read || r.Hangup {
+		if r.Err != nil || r.Hangup || r.Read && !s.ticket() {
 			s.drop()
 		}
 		return
 	}
-	if s.reused && s.taken == s.w.loop.Now() && (r.Read || r.Err != nil) {
+	if s.reused && s.taken == s.w.loop.Now() && (r.Err != nil || r.Read && !s.ticket()) {
 		// It was said, or closed, before the request was sent: the event is one of
 		// the same turn.
 		x.serverLost(errStale, stale)
@@ -145,6 +148,9 @@ func (s *server) Ready(r loop.Ready) {
 		s.resume()
 	}
 }
+
+// ticket says whether what has come is TLS's own, and no more.
+func (s *server) ticket() bool { return s.point.TLS != nil && !s.conn.Hangup() && s.conn.Quiet() }
 
 // resume moves what the endpoint sends to the client, as long as that takes it.
 func (s *server) resume() {
@@ -349,7 +355,7 @@ func (s *server) release(keep bool) {
 	p := w.pools[s.point]
 	full := p != nil && p.size >= w.view.settings.MaxUpstreamIdle
 	// What is left unread would be taken for the next answer.
-	unread := s.conn.Readable() && !s.conn.Silent()
+	unread := s.conn.Readable() && !s.conn.Quiet()
 	if !keep || full || unread || s.point.Gone() || s.conn.Hangup() || s.conn.Buffered() > 0 {
 		s.close()
 		return

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"crypto/tls"
 	"net/netip"
 	"slices"
 	"sync"
@@ -39,10 +40,13 @@ type Table struct {
 type address struct {
 	addr     netip.AddrPort
 	protocol plan.Protocol
+	tls      string // what is believed, as a digest; "" in cleartext
 }
 
 type entry struct {
 	part   *plan.Service
+	tls    string       // digest of part.TLS
+	secure *tls.Config  // of part.TLS; nil in cleartext
 	addrs  []netip.Addr // of an external name
 	cursor *atomic.Uint64
 	svc    *Service
@@ -123,17 +127,24 @@ func (t *Table) service(name string, part *plan.Service) *Service {
 	if old != nil && old.part == part && slices.Equal(old.addrs, addrs) {
 		return old.svc
 	}
-	e := &entry{part: part, addrs: addrs, cursor: new(atomic.Uint64)}
+	e := &entry{part: part, addrs: addrs, cursor: new(atomic.Uint64), tls: digest(part.TLS)}
 	if old != nil {
 		e.cursor = old.cursor
 	}
+	switch {
+	case part.TLS == nil:
+	case old != nil && old.tls == e.tls && old.part.Protocol == part.Protocol:
+		e.secure = old.secure // with the sessions that can be resumed
+	default:
+		e.secure = clientConfig(part.TLS, part.Protocol)
+	}
 	e.svc = &Service{Name: name, Protocol: part.Protocol, balance: part.Balance, cursor: e.cursor}
 	for _, ep := range part.Endpoints {
-		e.svc.endpoints = append(e.svc.endpoints, t.endpoint(ep, part.Protocol))
+		e.svc.endpoints = append(e.svc.endpoints, t.endpoint(ep, e))
 	}
 	for _, a := range addrs {
 		ep := plan.Endpoint{Addr: netip.AddrPortFrom(a.Unmap(), part.Port), Name: part.Hostname}
-		e.svc.endpoints = append(e.svc.endpoints, t.endpoint(ep, part.Protocol))
+		e.svc.endpoints = append(e.svc.endpoints, t.endpoint(ep, e))
 	}
 	t.entries[name] = e
 	if old != nil {
@@ -142,11 +153,11 @@ func (t *Table) service(name string, part *plan.Service) *Service {
 	return e.svc
 }
 
-func (t *Table) endpoint(p plan.Endpoint, protocol plan.Protocol) *Endpoint {
-	key := address{p.Addr, protocol}
+func (t *Table) endpoint(p plan.Endpoint, of *entry) *Endpoint {
+	key := address{p.Addr, of.part.Protocol, of.tls}
 	e := t.endpoints[key]
 	if e == nil {
-		e = &Endpoint{Addr: p.Addr, Name: p.Name}
+		e = &Endpoint{Addr: p.Addr, Name: p.Name, TLS: of.secure}
 		t.endpoints[key] = e
 	}
 	e.refs++
@@ -157,7 +168,7 @@ func (t *Table) drop(old *entry) {
 	for _, e := range old.svc.endpoints {
 		if e.refs--; e.refs == 0 {
 			e.gone.Store(true)
-			delete(t.endpoints, address{e.Addr, old.part.Protocol})
+			delete(t.endpoints, address{e.Addr, old.part.Protocol, old.tls})
 		}
 	}
 }

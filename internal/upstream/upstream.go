@@ -9,6 +9,7 @@
 package upstream
 
 import (
+	"crypto/tls"
 	"math/bits"
 	"net/netip"
 	"slices"
@@ -46,10 +47,12 @@ type Service struct {
 func (s *Service) Endpoints() []*Endpoint { return s.endpoints }
 
 // Endpoint is one address that is spoken to. Services that name the same
-// address in the same protocol share it, and with it what was learned.
+// address in the same protocol, and believe the same certificates there, share
+// it, and with it what was learned.
 type Endpoint struct {
 	Addr netip.AddrPort
-	Name string // of the workload or pod, from the service that named it first
+	Name string      // of the workload or pod, from the service that named it first
+	TLS  *tls.Config // of connections to it; nil in cleartext
 
 	active  atomic.Int32 // requests in flight, over all loops
 	latency atomic.Int64 // moving average to the answer's headers, nanoseconds

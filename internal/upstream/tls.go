@@ -1,0 +1,114 @@
+package upstream
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"windrose.dev/windrose/internal/plan"
+)
+
+// maxSessions bounds the TLS sessions of a service that can be resumed.
+const maxSessions = 64
+
+// digest is the same for what believes the same.
+func digest(t *plan.BackendTLS) string {
+	if t == nil {
+		return ""
+	}
+	var b []byte
+	add := func(text string) { b = append(binary.AppendUvarint(b, uint64(len(text))), text...) }
+	add(t.Hostname)
+	add(string(t.Authorities))
+	add(fmt.Sprint(t.System))
+	for _, n := range t.Names {
+		add(n.DNS)
+		add(n.URI)
+	}
+	sum := sha256.Sum256(b)
+	return string(sum[:])
+}
+
+// clientConfig is how connections to a service's endpoints are made. Authorities
+// that cannot be read leave nobody to be believed.
+func clientConfig(t *plan.BackendTLS, protocol plan.Protocol) *tls.Config {
+	cfg := &tls.Config{
+		MinVersion: tls.VersionTLS12, ServerName: t.Hostname, NextProtos: []string{"http/1.1"},
+		ClientSessionCache: tls.NewLRUClientSessionCache(maxSessions),
+	}
+	if !t.System {
+		cfg.RootCAs = x509.NewCertPool()
+		cfg.RootCAs.AppendCertsFromPEM(t.Authorities)
+	}
+	if protocol == plan.H2C {
+		cfg.NextProtos = []string{"h2"}
+	}
+	roots, names := cfg.RootCAs, t.Names
+	// With names, crypto/tls's own look at the host name would be wrong; what
+	// stands in its place is called for resumed sessions too.
+	cfg.InsecureSkipVerify = len(names) > 0
+	cfg.VerifyConnection = func(s tls.ConnectionState) error {
+		if len(names) > 0 {
+			if err := verify(s.PeerCertificates, roots, names); err != nil {
+				return err
+			}
+		}
+		if protocol == plan.H2C && s.NegotiatedProtocol != "h2" {
+			return errNoHTTP2
+		}
+		return nil
+	}
+	return cfg
+}
+
+var (
+	errNoHTTP2       = errors.New("the endpoint does not offer HTTP/2 (ALPN h2)")
+	errNoCertificate = errors.New("the endpoint has shown no certificate")
+)
+
+// verify looks whether a chain leads to one of roots, and its leaf has one of
+// names.
+func verify(chain []*x509.Certificate, roots *x509.CertPool, names []plan.SubjectName) error {
+	if len(chain) == 0 {
+		return errNoCertificate
+	}
+	opts := x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool()}
+	for _, c := range chain[1:] {
+		opts.Intermediates.AddCert(c)
+	}
+	if _, err := chain[0].Verify(opts); err != nil {
+		return fmt.Errorf("failed to verify certificate: %w", err)
+	}
+	wanted := make([]string, 0, len(names))
+	for _, n := range names {
+		if carries(chain[0], n) {
+			return nil
+		}
+		wanted = append(wanted, n.DNS+n.URI)
+	}
+	return fmt.Errorf("the certificate has none of the names %s", strings.Join(wanted, ", "))
+}
+
+func carries(c *x509.Certificate, name plan.SubjectName) bool {
+	if name.URI != "" {
+		for _, u := range c.URIs {
+			if u.String() == name.URI {
+				return true
+			}
+		}
+		return false
+	}
+	suffix, wild := strings.CutPrefix(name.DNS, "*.")
+	if !wild {
+		return name.DNS != "" && c.VerifyHostname(name.DNS) == nil
+	}
+	return slices.ContainsFunc(c.DNSNames, func(have string) bool {
+		_, parent, ok := strings.Cut(have, ".")
+		return ok && strings.EqualFold(parent, suffix)
+	})
+}
