@@ -19,12 +19,16 @@ type servicePort struct {
 	name object.Name
 	port int32
 	as   plan.Protocol
+	tls  bool // a BackendTLSPolicy wants TLS there
 }
 
 func (s servicePort) String() string {
 	text := s.name.Namespace + "/" + s.name.Name + ":" + strconv.Itoa(int(s.port))
 	if s.as != "" {
 		text += "/" + string(s.as)
+	}
+	if s.tls {
+		text += "/tls"
 	}
 	return text
 }
@@ -73,13 +77,14 @@ func (c *compiler) resolve(ref *gatewayv1.BackendObjectReference, field func() s
 		return refuse(gatewayv1.RouteReasonBackendNotFound, ".port", "the reference to Service "+name.String()+" names no port", portsOf(svc))
 	}
 	as, v, mend := c.t.speaks(svc, *ref.Port, c.key.Kind)
+	target := servicePort{name: name, port: *ref.Port, as: as}
 	if v.ok() && as != plan.UDP && !c.opaque {
-		v = c.t.policyVerdict(svc, servicePort{name, *ref.Port, as})
+		target.tls, v = c.t.policyVerdict(svc, target)
 	}
 	if !v.ok() {
 		return refuse(gatewayv1.RouteConditionReason(v.reason), ".port", v.message, mend)
 	}
-	return servicePort{name, *ref.Port, as}, verdict{}
+	return target, verdict{}
 }
 
 // speaks says whether a kind of route can send to a port of a Service, and what
@@ -108,6 +113,15 @@ func (t *Translator) speaks(svc *corev1.Service, number int32, kind string) (pla
 		return to.as, verdict{}, ""
 	}
 	says, why := appProtocol(*port.AppProtocol)
+	if under := underTLS(*port.AppProtocol); under != "" && t.carried.BackendTLS {
+		says, why = under, ""
+		if to.as == plan.H2C {
+			says = plan.H2C // over TLS both are there to be chosen from
+		}
+		if b := t.policies[name]; b == nil || b.of(name, port.Name) == nil {
+			why = "appProtocol " + *port.AppProtocol + " is TLS, and no BackendTLSPolicy says whom to believe"
+		}
+	}
 	switch {
 	case says == plan.H2C && !t.carried.H2C:
 		why = "appProtocol " + *port.AppProtocol + " is HTTP/2, which windrose does not carry to backends yet"
@@ -118,6 +132,9 @@ func (t *Translator) speaks(svc *corev1.Service, number int32, kind string) (pla
 		return refuse(unsupported, "", "port %d of Service %s: %s", number, name, why)
 	}
 	if says == plan.H2C {
+		if underTLS(*port.AppProtocol) != "" {
+			return plan.H2C, verdict{}, ""
+		}
 		return "", verdict{}, "" // as the port says
 	}
 	return to.as, verdict{}, ""
@@ -150,6 +167,17 @@ func appProtocol(name string) (says plan.Protocol, why string) {
 		return "", "appProtocol " + name + " is TLS, which windrose does not carry to backends yet"
 	}
 	return "", "windrose does not know appProtocol " + name
+}
+
+// underTLS is what an application protocol stands for that says TLS itself.
+func underTLS(name string) plan.Protocol {
+	switch strings.ToLower(name) {
+	case "https", "kubernetes.io/wss", "wss":
+		return plan.HTTP
+	case "grpcs":
+		return plan.H2C
+	}
+	return ""
 }
 
 func isPort(number int32) bool { return number > 0 && number <= 65535 }
@@ -199,6 +227,10 @@ func (c *compiler) backend(rule, i int, ref *gatewayv1.HTTPBackendRef) (plan.Bac
 	if !v.ok() {
 		b.Broken = &plan.Broken{Status: statusBroken, Reason: v.message}
 		return b, v
+	}
+	if why := c.t.unbelieved(target); why != "" {
+		b.Broken = &plan.Broken{Status: statusBroken, Reason: why}
+		return b, verdict{}
 	}
 	b.Service, b.Filters = target.String(), filters
 	c.send(target)

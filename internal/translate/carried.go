@@ -18,6 +18,7 @@ type Carried struct {
 	CORS           bool // filter CORS
 	Retry          bool // retry of rules
 	Mirror         bool // filter RequestMirror
+	BackendTLS     bool // BackendTLSPolicies for what speaks HTTP
 }
 
 // DataPlane is what the data plane of this windrose carries. It is the one
@@ -34,6 +35,7 @@ func DataPlane() Carried {
 		CORS:           true,
 		Retry:          true,
 		Mirror:         true,
+		BackendTLS:     true,
 	}
 }
 
@@ -121,6 +123,7 @@ func (c *Carried) features() []gatewayv1.FeatureName {
 			list = append(list, names...)
 		}
 	}
+	add(c.BackendTLS, "BackendTLSPolicy", "BackendTLSPolicySANValidation")
 	add(c.GRPC, "GRPCRoute", "GRPCRouteNamedRouteRule", "GRPCRouteRequestHeaderModifier")
 	add(c.H2C, "HTTPRouteBackendProtocolH2C")
 	add(c.CORS, "HTTPRouteCORS")

@@ -425,13 +425,16 @@ func (c *compiler) ingressBackend(b *networkingv1.IngressBackend, field string) 
 		}
 	}
 	as, v, mend := c.t.speaks(svc, number, "Ingress")
+	target := servicePort{name: name, port: number, as: as}
 	if v.ok() {
-		v = c.t.policyVerdict(svc, servicePort{name, number, as})
+		target.tls, v = c.t.policyVerdict(svc, target)
 	}
 	if !v.ok() {
 		return broken(v, ".service.port", mend)
 	}
-	target := servicePort{name, number, as}
+	if why := c.t.unbelieved(target); why != "" {
+		return plan.Backend{Weight: 1, Broken: &plan.Broken{Status: statusBroken, Reason: why}}
+	}
 	c.send(target)
 	return plan.Backend{Service: target.String(), Weight: 1}
 }

@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"windrose.dev/windrose/internal/object"
+	"windrose.dev/windrose/internal/plan"
 )
 
 // backendTLS are the BackendTLSPolicies that target one Service, by
@@ -41,29 +43,108 @@ func indexPolicies(set *object.Set) map[object.Name]*backendTLS {
 }
 
 // policyChanged says whether the policies of a Service may have changed. They
-// are few, so that all count.
-func (t *Translator) policyChanged(object.Name) bool { return t.delta.policies.any() }
+// are few, so that all count, and all that holds authorities.
+func (t *Translator) policyChanged(name object.Name) bool {
+	return t.delta.policies.any() || t.policies[name] != nil && t.delta.configMaps.any()
+}
 
-// policyVerdict refuses a port for which somebody asked for TLS: it is not
-// carried yet, and clear text is not what the author wants instead.
-func (t *Translator) policyVerdict(svc *corev1.Service, to servicePort) verdict {
-	name := object.NameOf(svc)
-	b := t.policies[name]
-	if b == nil {
-		return verdict{}
+// of is the policy that has the say about a port: the oldest of those that name
+// it, or else of those that name none.
+func (b *backendTLS) of(service object.Name, port string) *gatewayv1.BackendTLSPolicy {
+	for _, section := range []string{port, ""} {
+		for _, p := range b.policies {
+			for i := range p.Spec.TargetRefs {
+				ref := &p.Spec.TargetRefs[i]
+				if ref.Kind == "Service" && ref.Group == "" && string(ref.Name) == service.Name && string(sectionOf(ref)) == section {
+					return p
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// policyOf is the policy that has the say about a port; nil without one.
+func (t *Translator) policyOf(to servicePort) *gatewayv1.BackendTLSPolicy {
+	b := t.policies[to.name]
+	svc, ok := t.set.Services.Get(to.name.Namespace, to.name.Name)
+	if b == nil || !ok {
+		return nil
 	}
 	port := ""
 	if p := portOf(svc, to); p != nil {
 		port = p.Name
 	}
-	for _, p := range b.policies {
-		for _, ref := range p.Spec.TargetRefs {
-			if ref.Kind == "Service" && ref.Group == "" && string(ref.Name) == name.Name && (ref.SectionName == nil || *ref.SectionName == "" || string(*ref.SectionName) == port) {
-				return verdict{string(gatewayv1.RouteReasonUnsupportedProtocol), fmt.Sprintf("BackendTLSPolicy %s/%s asks for TLS to Service %s, which windrose does not carry yet", p.Namespace, p.Name, name)}
-			}
+	return b.of(to.name, port)
+}
+
+// believed is what the policy of a port makes of it; without any authority that
+// can be read, why not.
+func (t *Translator) believed(to servicePort) (*plan.BackendTLS, string) {
+	p := t.policyOf(to)
+	if p == nil {
+		return nil, ""
+	}
+	v := &p.Spec.Validation
+	made := &plan.BackendTLS{Hostname: strings.ToLower(string(v.Hostname))}
+	for _, n := range v.SubjectAltNames {
+		if n.Type == gatewayv1.URISubjectAltNameType {
+			made.Names = append(made.Names, plan.SubjectName{URI: string(n.URI)})
+			continue
 		}
+		made.Names = append(made.Names, plan.SubjectName{DNS: strings.ToLower(string(n.Hostname))})
+	}
+	why := "it names no CA certificate"
+	if len(v.CACertificateRefs) == 0 && v.WellKnownCACertificates != nil {
+		why = fmt.Sprintf("windrose does not know the CA certificates %q", *v.WellKnownCACertificates)
+		made.System = *v.WellKnownCACertificates == gatewayv1.WellKnownCACertificatesSystem
+	}
+	for _, ref := range v.CACertificateRefs {
+		if bad := t.badReference(p.Namespace, ref); !bad.ok() {
+			why = bad.message
+			continue
+		}
+		cm, _ := t.set.ConfigMaps.Get(p.Namespace, string(ref.Name))
+		made.Authorities = append(append(made.Authorities, cm.Data["ca.crt"]...), '\n')
+	}
+	if !made.System && len(made.Authorities) == 0 {
+		return made, fmt.Sprintf("BackendTLSPolicy %s/%s asks for TLS to Service %s, and %s", p.Namespace, p.Name, to.name, why)
+	}
+	return made, ""
+}
+
+// unbelieved says why nothing can be sent to a port that is to be spoken to
+// under TLS; "" if it can.
+func (t *Translator) unbelieved(to servicePort) string {
+	if !to.tls {
+		return ""
+	}
+	_, why := t.believed(to)
+	return why
+}
+
+// badReference says what is wrong with a reference to authorities.
+func (t *Translator) badReference(namespace string, ref gatewayv1.LocalObjectReference) verdict {
+	if ref.Group != "" || ref.Kind != "ConfigMap" {
+		return verdict{string(gatewayv1.BackendTLSPolicyReasonInvalidKind), fmt.Sprintf("CA certificate %s is of kind %s, which windrose cannot read; name a ConfigMap", ref.Name, ref.Kind)}
+	}
+	if why := t.badAuthority(namespace, string(ref.Name)); why != "" {
+		return verdict{string(gatewayv1.BackendTLSPolicyReasonInvalidCACertificateRef), why}
 	}
 	return verdict{}
+}
+
+// policyVerdict says whether a policy wants TLS to a port. Where windrose does not
+// carry that, it refuses: clear text is not what the author wants instead.
+func (t *Translator) policyVerdict(svc *corev1.Service, to servicePort) (bool, verdict) {
+	p := t.policyOf(to)
+	if p == nil {
+		return false, verdict{}
+	}
+	if t.carried.BackendTLS && to.as != plan.TCP {
+		return true, verdict{}
+	}
+	return false, verdict{string(gatewayv1.RouteReasonUnsupportedProtocol), fmt.Sprintf("BackendTLSPolicy %s/%s asks for TLS to Service %s, which windrose does not carry yet", p.Namespace, p.Name, object.NameOf(svc))}
 }
 
 // showPolicies makes the status of each policy, one ancestor for each Gateway
@@ -140,8 +221,15 @@ func (t *Translator) policyConditions(p *gatewayv1.BackendTLSPolicy, key object.
 	find := func(field, reason, message, mend string) {
 		out.Findings = append(out.Findings, object.Finding{Severity: object.Error, Object: key, Field: field, Reason: reason, Message: message, Mend: mend})
 	}
-	accepted, resolved := unsupported("windrose does not carry TLS to backends yet: requests to the Service are answered with 500"), verdict{}
-	find("", reasonNotCarried, accepted.message, "")
+	accepted, resolved := verdict{}, verdict{}
+	if known := p.Spec.Validation.WellKnownCACertificates; known != nil && *known != gatewayv1.WellKnownCACertificatesSystem {
+		accepted = verdict{string(gatewayv1.PolicyReasonInvalid), fmt.Sprintf("windrose does not know the CA certificates %q", *known)}
+		find("spec.validation.wellKnownCACertificates", accepted.reason, accepted.message, "write System")
+	}
+	if !t.carried.BackendTLS {
+		accepted = unsupported("windrose does not carry TLS to backends yet: requests to the Service are answered with 500")
+		find("", reasonNotCarried, accepted.message, "")
+	}
 	for i, ref := range p.Spec.TargetRefs {
 		field := fmt.Sprintf("spec.targetRefs[%d]", i)
 		name := object.Name{Namespace: p.Namespace, Name: string(ref.Name)}
@@ -160,12 +248,7 @@ func (t *Translator) policyConditions(p *gatewayv1.BackendTLSPolicy, key object.
 	}
 	valid := 0
 	for i, ref := range p.Spec.Validation.CACertificateRefs {
-		v := verdict{}
-		if ref.Group != "" || ref.Kind != "ConfigMap" {
-			v = verdict{string(gatewayv1.BackendTLSPolicyReasonInvalidKind), fmt.Sprintf("CA certificate %s is of kind %s, which windrose cannot read; name a ConfigMap", ref.Name, ref.Kind)}
-		} else if why := t.badAuthority(p.Namespace, string(ref.Name)); why != "" {
-			v = verdict{string(gatewayv1.BackendTLSPolicyReasonInvalidCACertificateRef), why}
-		}
+		v := t.badReference(p.Namespace, ref)
 		if v.ok() {
 			valid++
 			continue

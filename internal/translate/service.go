@@ -49,6 +49,7 @@ type service struct {
 	object    *corev1.Service
 	slices    []*discoveryv1.EndpointSlice
 	workloads []*v1alpha1.Workload
+	tls       *plan.BackendTLS
 
 	part     *plan.Part // nil before it is made
 	findings []object.Finding
@@ -63,8 +64,15 @@ func newServices() services {
 
 func (u *uses) find(port servicePort) (int, bool) {
 	return slices.BinarySearchFunc(u.ports, port, func(s *service, port servicePort) int {
-		return cmp.Or(cmp.Compare(s.key.port, port.port), cmp.Compare(s.key.as, port.as))
+		return cmp.Or(cmp.Compare(s.key.port, port.port), cmp.Compare(s.key.as, port.as), cmp.Compare(flag(s.key.tls), flag(port.tls)))
 	})
+}
+
+func flag(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 func (s *services) find(name object.Name) (int, bool) {
@@ -113,7 +121,7 @@ func (s *services) update(t *Translator) {
 	clear(s.moved)
 	s.updateSlices(t)
 	s.updateOrphans(t)
-	if d.services.all || d.slices.all || d.workloads.any() {
+	if d.services.all || d.slices.all || d.workloads.any() || d.policies.any() || len(t.policies) > 0 && d.configMaps.any() {
 		for _, u := range s.order {
 			s.touched[u] = struct{}{}
 		}
@@ -171,10 +179,14 @@ func (s *services) refresh(t *Translator, u *uses) {
 	}
 	from, workloads := s.slices[u.name], s.selected(svc)
 	for i, was := range u.ports {
-		if was.part != nil && was.object == svc && slices.Equal(was.slices, from) && slices.Equal(was.workloads, workloads) {
+		var believed *plan.BackendTLS
+		if was.key.tls {
+			believed, _ = t.believed(was.key)
+		}
+		if was.part != nil && was.object == svc && was.tls.Same(believed) && slices.Equal(was.slices, from) && slices.Equal(was.workloads, workloads) {
 			continue
 		}
-		next := &service{key: was.key, count: was.count, object: svc, slices: from, workloads: workloads}
+		next := &service{key: was.key, count: was.count, object: svc, slices: from, workloads: workloads, tls: believed}
 		next.make()
 		if was.part != nil && reflect.DeepEqual(was.part.Service, next.part.Service) {
 			next.part = was.part
@@ -248,7 +260,7 @@ func (s *services) selected(svc *corev1.Service) []*v1alpha1.Workload {
 // make compiles the port.
 func (s *service) make() {
 	port := portOf(s.object, s.key)
-	part := &plan.Service{Protocol: s.protocol(port)}
+	part := &plan.Service{Protocol: s.protocol(port), TLS: s.tls}
 	s.part = &plan.Part{Key: plan.Key{Kind: plan.KindService, Name: s.key.String()}, Service: part}
 	s.habits(part)
 	if s.object.Spec.Type == corev1.ServiceTypeExternalName {

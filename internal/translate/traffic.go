@@ -72,6 +72,9 @@ func (c *compiler) mirror(f *gatewayv1.HTTPRequestMirrorFilter, at place, i int)
 		c.unresolved(v)
 		return plan.Filter{}, verdict{}, ""
 	}
+	if c.t.unbelieved(target) != "" {
+		return plan.Filter{}, verdict{}, "" // the policy's status says why
+	}
 	c.send(target)
 	m.Service = target.String()
 	return plan.Filter{Mirror: m}, verdict{}, ""

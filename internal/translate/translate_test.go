@@ -278,6 +278,9 @@ func behind(r *translate.Result, name string) string {
 		for _, e := range p.Service.Endpoints {
 			words = append(words, strings.TrimSuffix(fmt.Sprintf("%s=%s", e.Addr, e.Name), "="))
 		}
+		if b := p.Service.TLS; b != nil {
+			words = append(words, fmt.Sprintf("tls=%s system=%v authorities=%d %v", b.Hostname, b.System, bytes.Count(b.Authorities, []byte("BEGIN CERTIFICATE")), b.Names))
+		}
 		if p.Service.Balance != "" {
 			words = append(words, string(p.Service.Balance))
 		}
