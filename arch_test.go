@@ -62,7 +62,7 @@ var imports = map[string][]string{
 	},
 	"internal/cli": {
 		"api/v1alpha1", "internal/admin", "internal/dataplane", "internal/node", "internal/object", "internal/plan",
-		"internal/source", "internal/translate",
+		"internal/record", "internal/source", "internal/translate",
 	},
 	"cmd/windrose": {"internal/cli"},
 
