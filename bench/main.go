@@ -73,6 +73,12 @@ func run(o options) error {
 	if err != nil {
 		return err
 	}
+	// One that cannot bind ends at once, and whoever has its port would answer.
+	select {
+	case <-up.done:
+		return fmt.Errorf("the service behind the proxies ended at once: see %s, and what listens on port %d", up.log.Name(), upstreamPort)
+	case <-time.After(300 * time.Millisecond):
+	}
 	defer up.stop()
 
 	contenders := pick(all(m, o), o.only)
