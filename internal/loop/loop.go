@@ -185,7 +185,10 @@ func (l *Loop) Post(f func()) error {
 func (l *Loop) Now() int64 { return l.now }
 
 // Wall is Now as a time.
-func (l *Loop) Wall() time.Time { return l.base.Add(time.Duration(l.now)) }
+func (l *Loop) Wall() time.Time { return l.At(l.now) }
+
+// At is a moment that Now or Clock gave, as a time.
+func (l *Loop) At(moment int64) time.Time { return l.base.Add(time.Duration(moment)) }
 
 // Clock reads the clock afresh, for measuring below the length of a turn.
 func (l *Loop) Clock() int64 { return int64(time.Since(l.base)) }

@@ -33,11 +33,13 @@ func (x *exchange) onHead(end bool) bool {
 	x.activity = w.loop.Now()
 	x.rec.Upstream = time.Duration(now - x.attempt)
 	x.s.endpoint().Answered(w.loop.Now(), now-x.attempt)
+	x.tryAnswered(now, resp.Status)
 	if r := x.rule.Retry; retried(r, resp.Status) && x.again() {
 		x.pause(x.s.spare() && x.down.whole())
 		return false
 	}
 	x.rec.Status = resp.Status
+	x.rec.Answered = x.since(now)
 	x.answered = true
 	x.down.respond(end)
 	x.forget()
@@ -49,6 +51,9 @@ func (x *exchange) onHead(end bool) bool {
 func (x *exchange) onSwitch() bool {
 	w := x.w
 	x.rec.Status = 101
+	now := w.loop.Clock()
+	x.tryAnswered(now, 101)
+	x.rec.Answered = x.since(now)
 	x.answered, x.tunnel = true, true
 	x.forget()
 	x.chunked = false

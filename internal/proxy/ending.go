@@ -23,6 +23,9 @@ func (x *exchange) serverLost(err error, how loss) {
 		x.cause = err
 		e.Refused(x.w.loop.Now())
 		x.w.tel.UpstreamFailed++
+		x.tryFailed(record.ConnectFailed, err.Error())
+	} else {
+		x.tryFailed(record.UpstreamReset, err.Error())
 	}
 	again := x.whole && !x.answered
 	switch {
@@ -133,6 +136,7 @@ func (x *exchange) expired() {
 	case x.deadline != 0 && now >= x.deadline:
 		x.fail(record.RequestTimeout, "the rule's timeouts.request ran out")
 	case x.backendLine != 0 && now >= x.backendLine && x.idempotent && x.again():
+		x.tryFailed(record.BackendTimeout, "it did not answer within the rule's timeouts.backendRequest")
 		x.pause(false)
 	case x.backendLine != 0 && now >= x.backendLine:
 		x.fail(record.BackendTimeout, "endpoint "+x.rec.Endpoint.String()+" did not answer within the rule's timeouts.backendRequest")
@@ -169,6 +173,10 @@ func (x *exchange) emit() clientSide {
 	}
 	x.rec.Duration = time.Duration(w.loop.Clock() - x.begun)
 	x.rec.Attempts = x.attempts
+	if x.own {
+		x.rec.Answered = x.rec.Duration
+	}
+	tryOver(&x.rec)
 	w.tel.RequestsActive--
 	w.tel.Emit(&x.rec)
 	w.recycle(x)

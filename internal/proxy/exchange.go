@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -108,7 +109,10 @@ func (x *exchange) reset() {
 		meta = nil
 	}
 	clear(tried[:cap(tried)])
+	clear(x.rec.Tries)
+	tries := x.rec.Tries[:0]
 	*x = exchange{w: w, timer: timer, meta: meta, tried: tried}
+	x.rec.Tries = tries
 }
 
 // begin starts the request in w.req, whose first byte came at begun. It says
@@ -119,6 +123,7 @@ func (x *exchange) begin(c *client, down clientSide, begun int64) bool {
 	x.c, x.down, x.view = c, down, w.view
 	x.begun = begun
 	x.activity = w.loop.Now()
+	x.rec.Received = time.Duration(max(x.activity-begun, 0))
 	x.minor = req.Minor
 	x.upgrade = req.Upgrade != nil
 	w.tel.RequestsActive++
@@ -320,6 +325,7 @@ func (x *exchange) try() {
 		x.attempts++
 		x.attempt = w.loop.Clock()
 		x.rec.Endpoint = e.Addr
+		x.tryBegins(e)
 		s, err := w.connect(x, e)
 		if err == nil {
 			e.Begin()
@@ -331,6 +337,7 @@ func (x *exchange) try() {
 			x.fail(record.Overload, "windrose cannot open another connection ("+err.Error()+")")
 			return
 		}
+		x.tryFailed(record.ConnectFailed, err.Error())
 		x.cause = err
 		e.Refused(w.loop.Now())
 		x.tried = append(x.tried, e)
@@ -359,7 +366,9 @@ func (x *exchange) dispatch() {
 	if len(x.sent) > x.view.settings.MaxBufferedBytes {
 		x.forget()
 	}
-	if !x.sentEnd {
+	if x.sentEnd {
+		x.trySent()
+	} else {
 		// More of the body may have come while nobody wanted it: nobody tells again.
 		x.down.resume()
 	}
@@ -422,6 +431,7 @@ func (x *exchange) onBodyEnd(trailers []h1.Field) bool {
 		x.endTunnel()
 		return false
 	}
+	x.trySent()
 	if err := x.s.end(x.honest(trailers)); err != nil {
 		x.forget() // as in onBody
 		return x.serverBroken()

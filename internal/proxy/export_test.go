@@ -1,4 +1,9 @@
 package proxy
 
+import "windrose.dev/windrose/internal/record"
+
 // Hold has f run on an event loop, which meanwhile sees nothing.
 func (p *Proxy) Hold(loop int, f func()) { p.on(p.workers[loop], f) }
+
+// Watch has f told of each record of every loop.
+func (p *Proxy) Watch(f func(*record.Record)) { p.everywhere(func(w *worker) { w.tel.Watch = f }) }

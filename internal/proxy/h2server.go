@@ -54,6 +54,9 @@ func (w *worker) connectH2(x *exchange, e *upstream.Endpoint) (serverSide, error
 	for _, s := range w.h2pools[e] {
 		if !s.leaving && s.h.Room() > 0 && (!x.raced || !s.used) {
 			w.tel.UpstreamReused++
+			if s.stands {
+				x.tryStands()
+			}
 			return s.call(x), nil
 		}
 	}
@@ -95,6 +98,9 @@ func (s *h2server) Ready(r loop.Ready) {
 		s.stands = true
 		s.w.tel.UpstreamOpened++
 		s.point.Connected()
+		for _, c := range s.calls {
+			c.x.tryConnected()
+		}
 		s.rest()
 	}
 	if r.Drained {

@@ -37,7 +37,7 @@ func (x *exchange) remember() {
 	m = append(m, agent...)
 	x.meta = m
 	r.ID, r.Method, r.Host, r.Path, r.Agent = m[:id], m[id:method], m[method:host], m[host:target], m[target:]
-	r.Start = x.w.loop.Wall()
+	r.Start = x.w.loop.At(x.begun)
 	r.Client = x.c.peer
 	r.TLS = x.c.tlsName
 	r.RuleSlot, r.ServiceSlot = -1, -1

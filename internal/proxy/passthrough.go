@@ -60,6 +60,7 @@ func (st *stream) choose(serverName []byte) {
 	id := len(st.name)
 	st.name = append(st.name, serverName...)
 	st.rec.ID, st.rec.Host = st.name[:id], st.name[id:]
+	st.rec.Received = st.since(w.loop.Now())
 	var l *plan.BoundListener
 	if bound := w.view.plan.Bound(st.sock.name); bound != nil {
 		l = bound.Listener(serverName)

@@ -10,11 +10,13 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"windrose.dev/windrose/internal/plan"
 	"windrose.dev/windrose/internal/proxy"
+	"windrose.dev/windrose/internal/record"
 	"windrose.dev/windrose/internal/telemetry"
 	"windrose.dev/windrose/internal/upstream"
 )
@@ -28,6 +30,7 @@ type gateway struct {
 	hub     *telemetry.Hub
 	addr    string
 	log     *lockedBuffer
+	watch   atomic.Pointer[func(*record.Record)] // is told of each record
 	cancel  context.CancelFunc // ends the loops
 }
 
@@ -56,6 +59,12 @@ func start(tb testing.TB, loops int, parts ...plan.Part) *gateway {
 	g.cancel = cancel
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()
+	p.Watch(func(r *record.Record) {
+		wantOrder(tb, r)
+		if f := g.watch.Load(); f != nil {
+			(*f)(r)
+		}
+	})
 	logged := make(chan error, 1)
 	logCtx, endLog := context.WithCancel(context.Background())
 	go func() { logged <- logs.Run(logCtx) }()

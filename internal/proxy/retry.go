@@ -63,6 +63,9 @@ func (x *exchange) pause(keep bool) {
 		x.tried = append(x.tried, x.s.endpoint())
 		x.release(keep)
 	}
+	if t := x.rec.LastTry(); t != nil && t.Ended == 0 {
+		t.Ended = t.Answered // with a status that the rule has tried again
+	}
 	x.backendLine = 0
 	x.activity = x.w.loop.Now()
 	x.arm()

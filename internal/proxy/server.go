@@ -93,6 +93,7 @@ func (w *worker) connect(x *exchange, e *upstream.Endpoint) (serverSide, error) 
 			s.x, s.taken = x, w.loop.Now()
 			s.headed, s.untilClose, s.keep = false, false, false
 			w.tel.UpstreamReused++
+			x.tryStands()
 			return s, nil
 		}
 	}
@@ -136,6 +137,7 @@ func (s *server) Ready(r loop.Ready) {
 		s.w.loop.Stop(&s.timer)
 		s.w.tel.UpstreamOpened++
 		s.point.Connected()
+		x.tryConnected()
 	}
 	if r.Err != nil {
 		x.serverBroken()

@@ -84,7 +84,7 @@ func (w *worker) newStream(s *socket, counts *telemetry.Socket, fd int, peer net
 	st.timer.F = st.expired
 	st.begun = w.loop.Clock()
 	st.activity = w.loop.Now()
-	st.rec.Start = w.loop.Wall()
+	st.rec.Start = w.loop.At(st.begun)
 	st.rec.Client = peer
 	st.rec.Protocol = "TCP"
 	st.name = w.ids.Append(nil)
@@ -166,6 +166,8 @@ func (st *stream) connect() {
 		st.rec.Attempts++
 		st.rec.Endpoint = e.Addr
 		st.attempt = w.loop.Clock()
+		t := st.rec.Try()
+		t.Service, t.Endpoint, t.Begun = st.service.Name, e.Addr, st.since(st.attempt)
 		err := w.loop.Dial(&st.up, e.Addr, (*streamUp)(st))
 		if err == nil {
 			e.Begin()
@@ -180,16 +182,22 @@ func (st *stream) connect() {
 			st.fail(record.Overload, "windrose cannot open another connection ("+err.Error()+")")
 			return
 		}
+		t.Ended, t.Fault, t.Reason = st.since(w.loop.Clock()), record.ConnectFailed, err.Error()
 		e.Refused(w.loop.Now())
 		st.tried = append(st.tried, e)
 	}
 }
+
+// since is a moment of the loop as a time of the record.
+func (st *stream) since(moment int64) time.Duration { return time.Duration(max(moment-st.begun, 1)) }
 
 // refused is called when the connection that was on its way is not made.
 func (st *stream) refused(err error) {
 	e := st.endpoint
 	e.Refused(st.w.loop.Now())
 	st.w.tel.UpstreamFailed++
+	t := st.rec.LastTry()
+	t.Ended, t.Fault, t.Reason = st.since(st.w.loop.Clock()), record.ConnectFailed, err.Error()
 	st.tried = append(st.tried, e)
 	st.release(false)
 	if st.rec.Attempts >= maxAttempts || len(st.tried) >= len(st.service.Endpoints()) {
@@ -245,7 +253,9 @@ func (st *stream) upReady(r loop.Ready) {
 		st.phase = streamRelaying
 		st.endpoint.Connected()
 		w.tel.UpstreamOpened++
-		st.rec.Upstream = time.Duration(w.loop.Clock() - st.attempt)
+		now := w.loop.Clock()
+		st.rec.Upstream = time.Duration(now - st.attempt)
+		st.rec.LastTry().Connected = st.since(now)
 		st.activity = w.loop.Now()
 		st.arm()
 		st.relay(loop.Ready{Read: r.Read, Drained: true, Hangup: r.Hangup}, &st.sent, &st.answered)
@@ -371,6 +381,7 @@ func (st *stream) close() {
 func (st *stream) emit() {
 	st.rec.Duration = time.Duration(st.w.loop.Clock() - st.begun)
 	st.rec.BytesIn, st.rec.BytesOut = st.sent.bytes, st.answered.bytes
+	tryOver(&st.rec)
 	st.w.tel.Emit(&st.rec)
 }
 

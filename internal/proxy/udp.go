@@ -123,7 +123,7 @@ func (u *udpSide) begin(key flowKey) *flow {
 	}
 	u.counts.Accepted++
 	f := &flow{s: u, key: key, begun: w.loop.Clock(), activity: w.loop.Now()}
-	f.rec = record.Record{Start: w.loop.Wall(), ID: w.ids.Append(nil), Protocol: "UDP", Client: key.peer}
+	f.rec = record.Record{Start: w.loop.At(f.begun), ID: w.ids.Append(nil), Protocol: "UDP", Client: key.peer}
 	service, flag, reason := f.aim()
 	if service == nil {
 		f.rec.Fault, f.rec.Reason = flag, reason
@@ -181,16 +181,20 @@ func (f *flow) dial(service *upstream.Service) bool {
 		}
 		f.rec.Attempts++
 		f.rec.Endpoint = e.Addr
+		t := f.rec.Try()
+		t.Service, t.Endpoint, t.Begun = service.Name, e.Addr, f.since()
 		err := w.loop.DialUDP(&f.up, e.Addr, f)
 		if err == nil {
 			e.Begin()
 			f.endpoint = e
+			t.Connected = t.Begun // a socket is all there is
 			return true
 		}
 		if exhausted(err) {
 			f.rec.Fault, f.rec.Reason = record.Overload, "windrose cannot open another socket ("+err.Error()+")"
 			return false
 		}
+		t.Ended, t.Fault, t.Reason = f.since(), record.ConnectFailed, err.Error()
 		e.Refused(w.loop.Now())
 		tried = append(tried, e)
 	}
@@ -250,7 +254,8 @@ func (f *flow) answer(n int) {
 	d := f.up.Datagrams()
 	f.activity = f.s.w.loop.Now()
 	if f.rec.Upstream == 0 {
-		f.rec.Upstream = time.Duration(f.s.w.loop.Clock() - f.begun)
+		f.rec.Upstream = f.since()
+		f.rec.LastTry().Answered = f.rec.Upstream
 	}
 	for i := 0; i < n; {
 		m, err := f.s.udp.SendTo(i, n, f.key.peer, f.key.local)
@@ -304,8 +309,12 @@ func (f *flow) close() {
 	f.emit()
 }
 
+// since is how long ago the flow began.
+func (f *flow) since() time.Duration { return time.Duration(max(f.s.w.loop.Clock()-f.begun, 1)) }
+
 func (f *flow) emit() {
 	f.rec.Duration = time.Duration(f.s.w.loop.Clock() - f.begun)
+	tryOver(&f.rec)
 	f.s.w.tel.Emit(&f.rec)
 }
 

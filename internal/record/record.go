@@ -215,11 +215,41 @@ func (f Flag) Mend() string {
 	return ""
 }
 
-// Record is what became of one request. Byte slices are only valid until who is
-// given the record returns.
+// MaxTries is how many attempts a record tells apart: of more, the first ones
+// and the last.
+const MaxTries = 8
+
+// Attempt is one endpoint's part in a request. Its times count from the record's
+// Start; 0 is what did not happen. They are as exact as a turn of the event loop:
+// what happens within one turn may show the same time.
+type Attempt struct {
+	Service  string // name of the Service key
+	Endpoint netip.AddrPort
+	Begun    time.Duration // the endpoint was picked
+	// Connected is when the connection stood, with its TLS handshake; for one that
+	// was there already it is Begun.
+	Connected time.Duration
+	Sent      time.Duration // the endpoint was given the end of the request
+	Answered  time.Duration // the answer's final head came
+	Ended     time.Duration // the endpoint was done with, or given up
+	Reused    bool          // the connection has carried something before
+	Status    int           // of the answer; 0 if none came
+	Fault     Flag          // why the attempt failed; 0 if it did not
+	Reason    string        // a few words; "" without a fault
+}
+
+// Record is what became of one request. Byte slices and Tries are only valid
+// until who is given the record returns.
 type Record struct {
 	Start    time.Time
 	Duration time.Duration // first byte of the request to last byte of the answer
+	// Received is when the request's head was whole, from Start; 0 if it came at
+	// once. From then to the first attempt's Begun a rule was found and a backend
+	// picked.
+	Received time.Duration
+	// Answered is when the client was given the answer's final head, from Start; 0
+	// if it was given none.
+	Answered time.Duration
 	// Upstream is from the start of the last attempt to the answer's headers; 0
 	// if there was none.
 	Upstream time.Duration
@@ -248,6 +278,7 @@ type Record struct {
 	ServiceSlot int
 	Endpoint    netip.AddrPort
 	Attempts    int
+	Tries       []Attempt // the attempts, MaxTries at most; see Try
 
 	Status   int
 	BytesIn  int64 // body
@@ -255,4 +286,22 @@ type Record struct {
 
 	Fault  Flag   // 0 where the answer is the service's own
 	Reason string // a sentence; "" without a fault
+}
+
+// Try adds an attempt to r and gives it. Where there are too many already, it
+// takes the place of the last.
+func (r *Record) Try() *Attempt {
+	if len(r.Tries) == MaxTries {
+		r.Tries = r.Tries[:MaxTries-1]
+	}
+	r.Tries = append(r.Tries, Attempt{})
+	return &r.Tries[len(r.Tries)-1]
+}
+
+// LastTry is the newest attempt; nil if there is none.
+func (r *Record) LastTry() *Attempt {
+	if len(r.Tries) == 0 {
+		return nil
+	}
+	return &r.Tries[len(r.Tries)-1]
 }

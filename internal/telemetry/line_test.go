@@ -63,7 +63,10 @@ func TestLineHasEveryField(t *testing.T) {
 
 // Every field of a record is in the line, or has a reason not to be.
 func TestNoFieldOfARecordIsForgotten(t *testing.T) {
-	left := map[string]bool{"RuleSlot": true, "ServiceSlot": true} // short cuts for counting
+	left := map[string]bool{
+		"RuleSlot": true, "ServiceSlot": true, // short cuts for counting
+		"Received": true, "Answered": true, "Tries": true, // a line tells the whole, not its phases
+	}
 	whole := appendLine(nil, full(), new(stamp))
 	for field := range reflect.TypeFor[record.Record]().Fields() {
 		r := full()

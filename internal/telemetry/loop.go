@@ -45,6 +45,10 @@ const numFlags = int(record.Internal) + 1
 type Loop struct {
 	Counts
 
+	// Watch is told of each record, unless it is nil. It must keep nothing of it,
+	// and not block.
+	Watch func(*record.Record)
+
 	routes   table
 	services table
 	sockets  map[string]*Socket
@@ -132,6 +136,9 @@ func (l *Loop) Emit(r *record.Record) {
 	}
 	if l.logs(r) {
 		l.write(r)
+	}
+	if l.Watch != nil {
+		l.Watch(r)
 	}
 }
 
