@@ -66,7 +66,7 @@ fuzz: ## run every fuzz test for FUZZTIME (30s)
 	@$(NEED) go
 	@exec tools/fuzz $(FUZZTIME)
 
-bench: ## measure windrose beside nginx, HAProxy and Envoy (under 10 minutes; writes docs/performance.md)
+bench: ## measure windrose beside nginx, HAProxy and Envoy (about 15 minutes; writes docs/performance.md)
 	@$(NEED) go gcc nginx libnginx-mod-stream haproxy h2load python3 chrt taskset libssl
 	@$(MAKE) build
 	go run ./bench

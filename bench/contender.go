@@ -24,7 +24,11 @@ var peers embed.FS
 const (
 	upstreamPort = 21000
 	sinkPort     = 21001 // where relayed bytes end; open only while they flow
+	grpcPort     = 21002 // the service as a gRPC service
 	targetHost   = "h7.bench.example"
+	grpcHost     = "grpc.bench.example"
+	h2Path       = "/h2/items" // goes to the service over HTTP/2
+	wsPath       = "/ws/echo"
 )
 
 // contender is a proxy under test.
@@ -34,6 +38,7 @@ type contender struct {
 	h2c        int // takes HTTP/2 in cleartext
 	relays     []relayPort
 	path       string
+	extra      bool // windrose with another number of routes: for ByRoutes alone
 	version    func(context.Context) string
 	// start runs it and returns once it answers.
 	start func(context.Context) (*running, error)
@@ -74,6 +79,8 @@ func all(m *machine, o options) []contender {
 	}
 	return []contender{
 		windrose(m, o.binary, "windrose", o.routes, 21010),
+		windrose(m, o.binary, oneRoute, 1, 21060),
+		windrose(m, o.binary, "windrose-1000", 1000, 21070),
 		peer("nginx", 21020, []string{"/usr/sbin/nginx", "-c", filepath.Join(m.dir, "nginx.conf"), "-p", m.dir}, []string{"/usr/sbin/nginx", "-v"}),
 		peer("haproxy", 21030, []string{"/usr/sbin/haproxy", "-f", filepath.Join(m.dir, "haproxy.cfg")}, []string{"/usr/sbin/haproxy", "-v"}),
 		peer("envoy", 21040, []string{m.envoy, "-c", filepath.Join(m.dir, "envoy.yaml"), "--concurrency", "1", "--disable-hot-restart", "-l", "error"}, []string{m.envoy, "--version"}),
@@ -99,13 +106,16 @@ func relayPorts(name string, port int) []relayPort {
 	return ports
 }
 
+// oneRoute is the name of windrose with one route.
+const oneRoute = "windrose-1"
+
 func pick(all []contender, only string) []contender {
 	if only == "" {
 		return all
 	}
 	var some []contender
 	for _, c := range all {
-		if strings.Contains(","+only+",", ","+c.name+",") {
+		if strings.Contains(","+only+",", ","+strings.TrimRight(c.name, "-01")+",") {
 			some = append(some, c)
 		}
 	}
@@ -120,7 +130,7 @@ func (m *machine) configure(c contender) error {
 	}
 	var out bytes.Buffer
 	data := map[string]any{
-		"Dir": m.dir, "Upstream": upstreamPort, "Plain": c.plain, "TLS": c.tls, "Admin": c.plain + 2,
+		"Dir": m.dir, "Upstream": upstreamPort, "GRPC": grpcPort, "GRPCHost": grpcHost, "Plain": c.plain, "TLS": c.tls, "Admin": c.plain + 2,
 		"H2C": c.h2c, "Relay": c.plain + 6, "SpliceAuto": c.plain + 7, "SpliceAlways": c.plain + 8, "Sink": sinkPort, "StreamModule": "",
 		"Host": targetHost, "Prefix": "/s0", "EnvoyListeners": map[string]int{"plain": c.plain, "tls": c.tls, "h2c": c.h2c},
 	}

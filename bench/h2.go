@@ -1,11 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"time"
@@ -22,6 +25,23 @@ var requestHeaders = []string{
 	"referer: https://" + targetHost + "/",
 	"cookie: session=4f2a9c1de8b7406c9a53; theme=dark",
 	"cache-control: no-cache",
+}
+
+// grpcHeaders are what a gRPC client sends.
+var grpcHeaders = []string{
+	"content-type: application/grpc",
+	"te: trailers",
+	"user-agent: grpc-go/1.80.0",
+	"grpc-timeout: 10S",
+}
+
+// grpcMessage is the file with the body of a call.
+const grpcMessage = "message.grpc"
+
+// writeMessage writes a call's body: a message of 123 bytes, not compressed.
+func (m *machine) writeMessage() error {
+	body := append([]byte{0, 0, 0, 0, 123}, bytes.Repeat([]byte("x"), 123)...)
+	return os.WriteFile(filepath.Join(m.dir, grpcMessage), body, 0o600)
 }
 
 // loadH2 measures with h2load, which reads no clocks of others. So they are
@@ -57,10 +77,15 @@ func (m *machine) h2load(ctx context.Context, r *running, s scenario, d time.Dur
 		"-D", strconv.FormatInt(d.Milliseconds(), 10) + "ms",
 		"--connect-to=" + net.JoinHostPort("127.0.0.1", strconv.Itoa(r.h2c)),
 	}
-	for _, h := range requestHeaders {
+	host, headers := targetHost, requestHeaders
+	if s.GRPC {
+		host, headers = grpcHost, grpcHeaders
+		args = append(args, "-d", filepath.Join(m.dir, grpcMessage))
+	}
+	for _, h := range headers {
 		args = append(args, "-H", h)
 	}
-	args = append(args, "http://"+targetHost+r.path)
+	args = append(args, "http://"+host+s.path(&r.contender))
 	ctx, cancel := context.WithTimeout(ctx, d+30*time.Second)
 	defer cancel()
 	out, err := m.command(ctx, m.upstreamCPU, true, args...).CombinedOutput()
@@ -124,7 +149,7 @@ func (r *results) printH2(w io.Writer, s scenario) {
 	if by == nil {
 		return
 	}
-	fmt.Fprintf(w, "\n### %s\n\n1 KiB answers, HTTP/1 to the service. Core busy: how much of its core the proxy took; far below 100 %%, the load generator was the limit.\n\n", s.Name)
+	fmt.Fprintf(w, "\n### %s\n\n%s Core busy: how much of its core the proxy took; far below 100 %%, the load generator was the limit.\n\n", s.Name, s.About)
 	fmt.Fprintln(w, "| | CPU us/request (best) | windrose is | requests/s | core busy |\n|---|---|---|---|---|")
 	base := 0.0
 	if own := by["windrose"]; own != nil {

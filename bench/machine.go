@@ -78,6 +78,7 @@ func prepare(ctx context.Context, o options) (*machine, error) {
 		{"upstream", nil},
 		{"relay", nil},
 		{"load", []string{"-lssl", "-lcrypto"}},
+		{"handshake", []string{"-lssl", "-lcrypto"}},
 	} {
 		args := append([]string{"-O2", "-Wall", "-o", filepath.Join(o.dir, b.name), "bench/c/" + b.name + ".c"}, b.args...)
 		if out, err := exec.CommandContext(ctx, "gcc", args...).CombinedOutput(); err != nil {
@@ -88,6 +89,9 @@ func prepare(ctx context.Context, o options) (*machine, error) {
 		if err := m.fetchEnvoy(ctx); err != nil {
 			return nil, err
 		}
+	}
+	if err := m.writeMessage(); err != nil {
+		return nil, err
 	}
 	return m, m.certificate()
 }

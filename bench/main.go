@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// options of a run. The defaults stay under ten minutes.
+// options of a run. The defaults take about a quarter of an hour.
 type options struct {
 	dir      string // what is built, fetched and written on the way
 	binary   string // windrose
@@ -38,8 +38,8 @@ func main() {
 	flag.StringVar(&o.dir, "dir", ".cache/bench", "folder for what is built and fetched")
 	flag.StringVar(&o.binary, "windrose", "bin/windrose", "the windrose binary")
 	flag.StringVar(&o.only, "only", "", "contenders, as windrose,nginx")
-	flag.IntVar(&o.rounds, "rounds", 5, "interleaved rounds")
-	flag.DurationVar(&o.duration, "duration", 2*time.Second, "measured time of a contender in one scenario of one round")
+	flag.IntVar(&o.rounds, "rounds", 4, "interleaved rounds")
+	flag.DurationVar(&o.duration, "duration", 1500*time.Millisecond, "measured time of a contender in one scenario of one round")
 	flag.IntVar(&o.routes, "routes", 5000, "HTTPRoutes loaded in windrose")
 	flag.IntVar(&o.changes, "changes", 100, "route changes timed")
 	flag.DurationVar(&o.settle, "settle", 20*time.Second, "idle time before idle memory is read")
@@ -69,14 +69,14 @@ func run(o options) error {
 	if err != nil {
 		return err
 	}
-	up, err := m.start(ctx, "upstream", m.upstreamCPU, true, filepath.Join(o.dir, "upstream"), fmt.Sprint(upstreamPort))
+	up, err := m.start(ctx, "upstream", m.upstreamCPU, true, filepath.Join(o.dir, "upstream"), fmt.Sprint(upstreamPort), fmt.Sprint(grpcPort))
 	if err != nil {
 		return err
 	}
 	// One that cannot bind ends at once, and whoever has its port would answer.
 	select {
 	case <-up.done:
-		return fmt.Errorf("the service behind the proxies ended at once: see %s, and what listens on port %d", up.log.Name(), upstreamPort)
+		return fmt.Errorf("the service behind the proxies ended at once: see %s, and what listens on ports %d and %d", up.log.Name(), upstreamPort, grpcPort)
 	case <-time.After(300 * time.Millisecond):
 	}
 	defer up.stop()

@@ -22,7 +22,7 @@ type memory struct {
 // measureMemory reads idle memory, then what idle connections add. Every
 // figure is of a process that has done nothing else.
 func measureMemory(ctx context.Context, m *machine, o options, contenders []contender, res *results) error {
-	if err := idleMemory(ctx, m, o, contenders, res); err != nil {
+	if err := idleMemory(ctx, o, contenders, res); err != nil {
 		return err
 	}
 	cases := []struct {
@@ -35,6 +35,9 @@ func measureMemory(ctx context.Context, m *machine, o options, contenders []cont
 		{1000, true, func(x *memory, v float64) { x.TLS1000 = v }},
 	}
 	for _, c := range contenders {
+		if c.extra {
+			continue
+		}
 		for _, k := range cases {
 			kib, err := m.connection(ctx, c, k.tls, k.conns)
 			if err != nil {
@@ -79,7 +82,7 @@ func (m *machine) connection(ctx context.Context, c contender, tls bool, conns i
 
 // idleMemory starts all of them, and windrose with one route as well, waits
 // and reads.
-func idleMemory(ctx context.Context, m *machine, o options, contenders []contender, res *results) error {
+func idleMemory(ctx context.Context, o options, contenders []contender, res *results) error {
 	var up []*running
 	defer func() {
 		for _, r := range up {
@@ -94,13 +97,11 @@ func idleMemory(ctx context.Context, m *machine, o options, contenders []contend
 		return err
 	}
 	for _, c := range contenders {
+		if c.extra && c.name != oneRoute {
+			continue
+		}
 		if err := start(c); err != nil {
 			return err
-		}
-		if c.name == "windrose" {
-			if err := start(windrose(m, o.binary, "windrose-1", 1, 21060)); err != nil {
-				return err
-			}
 		}
 	}
 	if err := pause(ctx, o.settle); err != nil {
@@ -109,7 +110,7 @@ func idleMemory(ctx context.Context, m *machine, o options, contenders []contend
 	for _, r := range up {
 		proxy, control := r.memory(r.proxy), r.memory(r.control)
 		fmt.Fprintf(os.Stderr, "%-10s idle %.1f MiB, control %.1f MiB\n", r.name, float64(proxy)/1024, float64(control)/1024)
-		if r.name == "windrose-1" {
+		if r.name == oneRoute {
 			x := res.memory("windrose")
 			x.OneRoute, x.OneControl = proxy, control
 			continue

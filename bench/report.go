@@ -56,7 +56,7 @@ func (r *results) memory(contender string) *memory {
 }
 
 // order is how contenders are listed.
-var order = []string{"windrose", "nginx", "haproxy", "envoy"}
+var order = []string{"windrose", oneRoute, "windrose-1000", "nginx", "haproxy", "envoy"}
 
 // figures of one contender in one scenario: medians over the rounds, and the
 // best round of what noise can only make worse.
@@ -101,7 +101,7 @@ func (r *results) print(w io.Writer) {
 	fmt.Fprint(w, ". ")
 	var versions []string
 	for _, name := range order {
-		if v := d.Versions[name]; v != "" {
+		if v := d.Versions[name]; v != "" && (name == "windrose" || !strings.HasPrefix(name, "windrose")) {
 			versions = append(versions, name+" "+v)
 		}
 	}
@@ -128,7 +128,11 @@ func (r *results) printLoad(w io.Writer, s scenario) {
 	if by == nil {
 		return
 	}
-	fmt.Fprintf(w, "\n### %s\n\n%d connections, 1 KiB answers.\n\n", s.Name, s.Conns)
+	fmt.Fprintf(w, "\n### %s\n\n%s\n\n", s.Name, s.About)
+	if s.Handshake != kept {
+		r.printHandshakes(w, by)
+		return
+	}
 	fmt.Fprintln(w, "| | CPU us/request (best) | windrose is | requests/s | p50 us | p99 us (best) |\n|---|---|---|---|---|---|")
 	base := 0.0
 	if own := by["windrose"]; own != nil {
@@ -143,8 +147,26 @@ func (r *results) printLoad(w io.Writer, s scenario) {
 	}
 }
 
+func (r *results) printHandshakes(w io.Writer, by map[string][]sample) {
+	fmt.Fprintln(w, "| | CPU us/connection (best) | windrose is | connections/s |\n|---|---|---|---|")
+	base := 0.0
+	if own := by["windrose"]; own != nil {
+		base = summarise(own).cpu
+	}
+	for _, name := range order {
+		if by[name] == nil {
+			continue
+		}
+		f := summarise(by[name])
+		fmt.Fprintf(w, "| %s | %.0f (%.0f) | %s | %.0f |\n", f.label(name), f.cpu, f.cpuBest, ratio(name, base, f.cpu), f.rate)
+	}
+}
+
 // label names a contender, with what its processes that carry no traffic used.
 func (f figures) label(name string) string {
+	if routes, ok := strings.CutPrefix(name, "windrose-"); ok {
+		name = "windrose, routes: " + routes
+	}
 	if f.control > 0.05 {
 		name += fmt.Sprintf(" (control part: %.1f more)", f.control)
 	}
@@ -153,7 +175,7 @@ func (f figures) label(name string) string {
 
 // ratio says what windrose needs of what a peer does.
 func ratio(name string, own, peer float64) string {
-	if own == 0 || peer == 0 || name == "windrose" {
+	if own == 0 || peer == 0 || strings.HasPrefix(name, "windrose") {
 		return ""
 	}
 	return fmt.Sprintf("%.2f of it", own/peer)

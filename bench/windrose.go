@@ -22,6 +22,9 @@ func windrose(m *machine, binary, name string, routes, port int) contender {
 		relays:  []relayPort{{name, port + 6}},
 		version: func(ctx context.Context) string { return ownVersion(ctx, binary) },
 	}
+	if name != "windrose" {
+		c.extra, c.relays = true, nil // one of them shows what relaying costs
+	}
 	target := targetRoute(routes)
 	c.path = fmt.Sprintf("/s%d/items", target)
 	dir := filepath.Join(m.dir, name)
@@ -127,7 +130,7 @@ func writeManifests(m *machine, dir string, c contender, routes int) error {
 		return err
 	}
 	b64 := base64.StdEncoding.EncodeToString
-	base := fmt.Appendf(nil, baseManifest, c.plain, c.tls, c.relays[0].port, b64(crt), b64(key), upstreamPort, sinkPort)
+	base := fmt.Appendf(nil, baseManifest, c.plain, c.tls, c.plain+6, b64(crt), b64(key), upstreamPort, sinkPort, grpcPort)
 	for s := range services(routes) {
 		base = fmt.Appendf(base, serviceManifest, s)
 	}
@@ -199,7 +202,7 @@ kind: Workload
 metadata: { name: upstream, namespace: bench, labels: { app: upstream } }
 spec:
   address: 127.0.0.1
-  ports: [{ name: http, port: %d }, { name: sink, port: %d }]
+  ports: [{ name: http, port: %d }, { name: sink, port: %d }, { name: grpc, port: %d }]
 ---
 apiVersion: v1
 kind: Service
@@ -214,6 +217,38 @@ metadata: { name: relay, namespace: bench }
 spec:
   parentRefs: [{ name: bench, sectionName: relay }]
   rules: [{ backendRefs: [{ name: sink, port: 80 }] }]
+---
+apiVersion: v1
+kind: Service
+metadata: { name: others, namespace: bench }
+spec:
+  selector: { app: upstream }
+  ports:
+  - { name: ws, port: 80, targetPort: http }
+  - { name: h2, port: 81, targetPort: http, appProtocol: kubernetes.io/h2c }
+  - { name: grpc, port: 82, targetPort: grpc, appProtocol: kubernetes.io/h2c }
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: others, namespace: bench }
+spec:
+  parentRefs: [{ name: bench, sectionName: plain }]
+  hostnames: ["h7.bench.example"]
+  rules:
+  - matches: [{ path: { type: PathPrefix, value: /ws } }]
+    backendRefs: [{ name: others, port: 80 }]
+  - matches: [{ path: { type: PathPrefix, value: /h2 } }]
+    backendRefs: [{ name: others, port: 81 }]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: { name: calls, namespace: bench }
+spec:
+  parentRefs: [{ name: bench, sectionName: plain }]
+  hostnames: ["grpc.bench.example"]
+  rules:
+  - matches: [{ method: { service: bench.Echo } }]
+    backendRefs: [{ name: others, port: 82 }]
 `
 
 const serviceManifest = `---

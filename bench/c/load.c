@@ -9,6 +9,10 @@
 // With -p it reads the CPU clocks of the processes under test at both ends of
 // the measured time. The result is one line of JSON.
 //
+// Messages (-m BYTES): every connection is turned into a WebSocket first. What
+// is then sent is one frame of so many bytes, and its answer the same number of
+// bytes sent back.
+//
 // Hold (-k): opens the connections, has one request answered on each, prints
 // a line, and keeps them open and silent until its input ends.
 #define _GNU_SOURCE
@@ -27,7 +31,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { BUF = 16384, MAXPID = 32, MAXSAMPLE = 4 << 20, MAXWAIT = 1 << 20 };
+enum { BUF = 64 << 10, MAXPID = 32, MAXSAMPLE = 4 << 20, MAXWAIT = 1 << 20 };
 
 struct conn {
 	int fd;
@@ -39,8 +43,9 @@ struct conn {
 	char buf[BUF];
 };
 
-static char request[4096];
+static char request[4096], turn[1024]; // turn: asks for the WebSocket
 static size_t request_len;
+static int message; // bytes of a frame; 0: HTTP
 static struct sockaddr_in target;
 static const char *sni;
 static SSL_CTX *tls;
@@ -57,6 +62,29 @@ static int64_t rate;
 
 static void die(const char *what) { perror(what); exit(1); }
 
+// upgrade asks for a WebSocket and waits until it is there.
+static int upgrade(struct conn *c) {
+	size_t n = strlen(turn), have = 0;
+	if (write(c->fd, turn, n) != (ssize_t)n) return -1;
+	for (;;) {
+		ssize_t r = read(c->fd, c->buf + have, BUF - 1 - have);
+		if (r <= 0) return -1;
+		have += r;
+		c->buf[have] = 0;
+		if (strstr(c->buf, "\r\n\r\n")) return strncmp(c->buf, "HTTP/1.1 101", 12) ? -1 : 0;
+	}
+}
+
+// make_frame makes request one masked frame of text, of message bytes in all.
+static void make_frame(void) {
+	int n = message - 8;
+	memset(request, 'x', message);
+	memcpy(request, "\x81\xfe\x00\x00\x00\x00\x00\x00", 8); // the mask is zero
+	request[2] = n >> 8;
+	request[3] = n & 255;
+	request_len = message;
+}
+
 // dial connects, with its TLS handshake, before the socket becomes
 // non-blocking.
 static int dial(struct conn *c) {
@@ -70,10 +98,11 @@ static int dial(struct conn *c) {
 		SSL_set_tlsext_host_name(c->ssl, sni);
 		if (SSL_connect(c->ssl) != 1) { ERR_print_errors_fp(stderr); return -1; }
 	}
+	if (message && upgrade(c)) return -1;
 	fcntl(c->fd, F_SETFL, fcntl(c->fd, F_GETFL) | O_NONBLOCK);
 	c->busy = c->unsent = 0;
 	c->have = 0;
-	c->body = -1;
+	c->body = message ? message : -1;
 	struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.ptr = c};
 	return epoll_ctl(ep, EPOLL_CTL_ADD, c->fd, &ev);
 }
@@ -145,7 +174,7 @@ static int receive(struct conn *c) {
 		}
 		if (c->body == 0) {
 			c->have = 0;
-			c->body = -1;
+			c->body = message ? message : -1;
 			c->busy = 0;
 			return 1;
 		}
@@ -241,7 +270,7 @@ int main(int argc, char **argv) {
 	double seconds = 2, warm = 0.5;
 	const char *host = "localhost", *path = "/";
 	pid_t pids[MAXPID];
-	while ((opt = getopt(argc, argv, "a:H:u:c:d:w:r:p:tk")) > 0) {
+	while ((opt = getopt(argc, argv, "a:H:u:c:d:w:r:p:m:tk")) > 0) {
 		switch (opt) {
 		case 'a': port = atoi(optarg); break;
 		case 'H': host = optarg; break;
@@ -252,10 +281,11 @@ int main(int argc, char **argv) {
 		case 'r': rate = atoll(optarg); break;
 		case 't': tls = SSL_CTX_new(TLS_client_method()); break;
 		case 'k': keep = 1; break;
+		case 'm': message = atoi(optarg); break;
 		case 'p':
 			for (char *p = strtok(optarg, ","); p && npids < MAXPID; p = strtok(NULL, ",")) pids[npids++] = atoi(p);
 			break;
-		default: fprintf(stderr, "usage: load -a PORT [-H host] [-u path] [-c conns] [-d s] [-w s] [-r rate] [-p pids] [-t] [-k]\n"); return 2;
+		default: fprintf(stderr, "usage: load -a PORT [-H host] [-u path] [-c conns] [-d s] [-w s] [-r rate] [-p pids] [-m bytes] [-t] [-k]\n"); return 2;
 		}
 	}
 	signal(SIGPIPE, SIG_IGN);
@@ -278,6 +308,13 @@ int main(int argc, char **argv) {
 		"Cookie: session=4f2a9c1de8b7406c9a53; theme=dark\r\n"
 		"Cache-Control: no-cache\r\n"
 		"\r\n", path, host, host);
+	if (message) {
+		if (tls || message < 200 || message > (int)sizeof request) { fprintf(stderr, "load: -m takes 200 to %zu bytes, without -t\n", sizeof request); return 2; }
+		snprintf(turn, sizeof turn,
+			"GET %s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+			"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n", path, host);
+		make_frame();
+	}
 	conns = calloc(nconns, sizeof *conns);
 	idle = calloc(nconns, sizeof *idle);
 	waiting = malloc(sizeof *waiting * MAXWAIT);
