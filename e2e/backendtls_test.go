@@ -11,6 +11,7 @@ import (
 	"testing"
 )
 
+// covers: BackendTLSPolicy
 func TestBackendTLSPolicy(t *testing.T) {
 	t.Parallel()
 	addr := freeAddr(t)

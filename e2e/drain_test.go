@@ -137,6 +137,8 @@ func TestShutdownEndsWhatLastsTooLong(t *testing.T) {
 
 // TestRemovedListenerDrains: a port that goes away lets requests end, and the
 // other ports do not notice.
+//
+// covers: GatewayModifyListeners
 func TestRemovedListenerDrains(t *testing.T) {
 	t.Parallel()
 	s := newSlow(t)

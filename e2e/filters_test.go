@@ -10,6 +10,8 @@ import (
 )
 
 // TestFiltersFromManifests: CORS, retries and mirrors as a user writes them.
+//
+// covers: HTTPRouteRewritePath
 func TestFiltersFromManifests(t *testing.T) {
 	t.Parallel()
 	port := freePort(t)

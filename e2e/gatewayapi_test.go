@@ -12,6 +12,8 @@ import (
 
 // TestIngress: path types, default backends, TLS and status, on the ports that
 // an Ingress has.
+//
+// covers: IngressClass IngressDefaultBackend IngressHostRules IngressPathRules
 func TestIngress(t *testing.T) {
 	t.Parallel()
 	ownNetwork(t)
@@ -160,6 +162,7 @@ spec:
 	}
 }
 
+// covers: HTTPRouteReferenceGrant
 func TestGrantFlipsLive(t *testing.T) {
 	t.Parallel()
 	port := freePort(t)
@@ -201,6 +204,8 @@ spec:
 
 // TestWeightsAreExact: 99:1 gives 10 of 1,000, on whatever connections they
 // come; and so it is while endpoints change.
+//
+// covers: HTTPRouteWeight
 func TestWeightsAreExact(t *testing.T) {
 	t.Parallel()
 	port := freePort(t)

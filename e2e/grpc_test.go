@@ -44,6 +44,7 @@ spec:
 `, name, match, to)
 }
 
+// covers: GRPCExactMethodMatching GRPCRouteWeight
 func TestGRPCOfAllKinds(t *testing.T) {
 	t.Parallel()
 	port := freePort(t)

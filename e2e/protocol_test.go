@@ -175,6 +175,7 @@ func TestPipelinedRequests(t *testing.T) {
 	}
 }
 
+// covers: HTTPRouteBackendProtocolWebSocket
 func TestWebSocket(t *testing.T) {
 	t.Parallel()
 	w, addr := protocol(t)

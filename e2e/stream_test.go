@@ -85,6 +85,7 @@ func exchangeText(c net.Conn, text string) (string, error) {
 	return string(b), err
 }
 
+// covers: TCPRouteParentRefAttachAll UDPRoute TLSRouteSimpleSameNamespace TLSRouteTerminateSimpleSameNamespace
 func TestBytesAndDatagramsAreRouted(t *testing.T) {
 	t.Parallel()
 	tcp, udp, passed := freePort(t), freePort(t), freePort(t)

@@ -39,6 +39,7 @@ func httpsListener(name, addr, host string, secrets ...string) string {
 	return fmt.Sprintf("{name: %s, protocol: HTTPS, port: %s%s, tls: {certificateRefs: [%s]}}", name, portOf(addr), host, strings.Join(refs, ", "))
 }
 
+// covers: HTTPRouteHTTPSListener
 func TestCertificateByServerName(t *testing.T) {
 	t.Parallel()
 	addr := freeAddr(t)
@@ -230,6 +231,8 @@ func TestPlaceholderUntilTheSecretIsThere(t *testing.T) {
 
 // TestMisdirectedRequests: a connection made for one host is not used for
 // another whose listener has its own certificate.
+//
+// covers: HTTPRouteHTTPSListenerDetectMisdirectedRequests
 func TestMisdirectedRequests(t *testing.T) {
 	t.Parallel()
 	addr := freeAddr(t)

@@ -264,6 +264,66 @@ func (w *world) get(t *testing.T, path string) int {
 	return resp.StatusCode
 }
 
+// TestStatusOfOthersStays: what other controllers wrote into the status of an
+// object stays in the user's file, which is never written, and does not decide
+// anything here.
+//
+// covers: GatewayPreserveForeignConditions HTTPRoutePreserveForeignStatus BackendTLSPolicyPreserveForeignStatus
+func TestStatusOfOthersStays(t *testing.T) {
+	w := newWorld(t)
+	const foreign = `  conditions: [{type: example.com/Seen, status: "False", reason: Other, message: m, lastTransitionTime: "2026-01-01T00:00:00Z"}]`
+	content := `apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: second}
+spec:
+  gatewayClassName: windrose
+  addresses: [{type: IPAddress, value: 127.0.0.1}]
+  listeners: [{name: http, protocol: HTTP, port: ` + fmt.Sprint(freePort(t)) + `}]
+status:
+` + foreign + `
+  listeners:
+  - name: http
+    supportedKinds: []
+    attachedRoutes: 0
+  ` + foreign + `
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: second}
+spec:
+  parentRefs: [{name: second}]
+  rules: [{backendRefs: [{name: app, port: 80}]}]
+status:
+  parents:
+  - controllerName: example.com/other
+    parentRef: {name: second}
+  ` + foreign + `
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: BackendTLSPolicy
+metadata: {name: second}
+spec:
+  targetRefs: [{group: "", kind: Service, name: other}]
+  validation: {hostname: a.example, wellKnownCACertificates: System}
+status:
+  ancestors:
+  - controllerName: example.com/other
+    ancestorRef: {name: second}
+  ` + foreign + `
+`
+	w.write(t, "second.yaml", content)
+	r := start(t, w)
+	c := r.client(t)
+	until(t, "the route is accepted", func() bool {
+		items, err := c.Objects(t.Context(), admin.Selection{Kinds: []string{"HTTPRoute"}, Name: "second"})
+		return err == nil && len(items) == 1 && strings.Contains(string(items[0].Object), `"Accepted"`) && len(items[0].Findings) == 0
+	})
+	r.end(t)
+	if got, err := os.ReadFile(filepath.Join(w.folder, "second.yaml")); err != nil || string(got) != content {
+		t.Errorf("the file was changed (%v):\n%s", err, got)
+	}
+}
+
 func TestANodeServesAndFollowsItsFolder(t *testing.T) {
 	w := newWorld(t)
 	r := start(t, w)

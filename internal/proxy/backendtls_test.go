@@ -117,6 +117,7 @@ func toService(s plan.Part) []plan.Part {
 
 const simpleGet = "GET /p HTTP/1.1\r\nhost: x.example\r\nconnection: close\r\n\r\n"
 
+// covers: BackendTLSPolicy BackendTLSPolicySANValidation
 func TestBackendTLSVerifiesItsEndpoint(t *testing.T) {
 	ca, other := newAuthority(t), newAuthority(t)
 	const spiffe = "spiffe://mesh.example/ns/a/sa/b"

@@ -11,6 +11,7 @@ import (
 	"windrose.dev/windrose/internal/plan"
 )
 
+// covers: HTTPRouteCORS
 func TestCORSEndToEnd(t *testing.T) {
 	theirs := func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Access-Control-Allow-Origin", "https://theirs.example")

@@ -10,6 +10,7 @@ import (
 	"windrose.dev/windrose/internal/plan"
 )
 
+// covers: HTTPRouteRequestHeaderModifier HTTPRouteResponseHeaderModifier HTTPRouteRewriteHost HTTPRouteRewritePath
 func TestEditsEndToEnd(t *testing.T) {
 	b := backend(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Drop", "1")

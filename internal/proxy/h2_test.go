@@ -76,6 +76,7 @@ func eachPair(t *testing.T, h http.HandlerFunc, f func(t *testing.T, base string
 	}
 }
 
+// covers: HTTPRouteBackendProtocolH2C
 func TestH2CarriesRequests(t *testing.T) {
 	eachPair(t, answerAll, func(t *testing.T, base string, client *http.Client) {
 		big := strings.Repeat("x", 3<<20)

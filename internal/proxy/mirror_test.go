@@ -51,6 +51,7 @@ func (c *copies) wait(tb testing.TB, n int) []string {
 	return got
 }
 
+// covers: HTTPRouteRequestMirror HTTPRouteRequestMultipleMirrors
 func TestMirrorsGetTheRequest(t *testing.T) {
 	for _, client := range []*http.Client{h2cClient(), {Timeout: 20 * time.Second, Transport: &http.Transport{}}} {
 		for _, second := range []bool{false, true} { // the main service speaks HTTP/2
@@ -135,6 +136,7 @@ func TestMirrorsDoNoHarm(t *testing.T) {
 	}
 }
 
+// covers: HTTPRouteRequestPercentageMirror
 func TestMirrorsOfAShareAreExact(t *testing.T) {
 	var n, m atomic.Int64
 	rule := mirrored()

@@ -61,6 +61,7 @@ func shared(t *testing.T, loops int, more ...plan.Part) (*gateway, string) {
 	return g, addr
 }
 
+// covers: TLSRouteSimpleSameNamespace TLSRouteMixedTerminationSameNamespace
 func TestTLSByServerName(t *testing.T) {
 	g, addr := shared(t, 2)
 	g.hub.Use(1, telemetry.Names{Sockets: []string{"tcp/" + addr}}, telemetry.Names{})

@@ -152,6 +152,7 @@ func TestFaults(t *testing.T) {
 	}
 }
 
+// covers: HTTPRouteTimeoutRequest HTTPRouteTimeoutBackendRequest
 func TestTimeouts(t *testing.T) {
 	silent := endpoint(t, func(p *peer) { p.head(); _, _ = io.Copy(io.Discard, p.r) })
 	half := endpoint(t, func(p *peer) {

@@ -20,6 +20,7 @@ func retrying(r plan.Retry, timeouts plan.Timeouts) plan.Part {
 	return route("r", rule)
 }
 
+// covers: HTTPRouteRetry
 func TestRetriesOnCodes(t *testing.T) {
 	for _, c := range []struct {
 		name     string
@@ -172,6 +173,7 @@ func TestRetriesAfterABreakAreForIdempotentMethods(t *testing.T) {
 	}
 }
 
+// covers: HTTPRouteRetryWithBackendTimeout
 func TestRetriesAfterTheBackendTimeout(t *testing.T) {
 	for _, method := range []string{"GET", "POST"} {
 		var asked atomic.Int64
@@ -194,6 +196,7 @@ func TestRetriesAfterTheBackendTimeout(t *testing.T) {
 	}
 }
 
+// covers: HTTPRouteRetryWithRequestTimeout HTTPRouteRetryWithBackendTimeout
 func TestRetriesStayWithinTheRequestTimeout(t *testing.T) {
 	b := answering(t, "HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n")
 	// The pause would end behind the timeout: the answer that is there is given.
@@ -223,6 +226,7 @@ func TestRetriesStayWithinTheRequestTimeout(t *testing.T) {
 	}
 }
 
+// covers: HTTPRouteRetryConnectionError
 func TestRetriesOfConnections(t *testing.T) {
 	// Zero attempts is one attempt, also where nothing was sent.
 	live := answering(t, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")

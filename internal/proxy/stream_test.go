@@ -430,6 +430,8 @@ func named(tb testing.TB, name string) string {
 
 // In each run of connections as long as the weights' sum, each backend has
 // exactly its share, over all loops.
+//
+// covers: TCPRouteWeightedRouting
 func TestStreamWeightsAreExact(t *testing.T) {
 	g := start(t, 2, service("a", named(t, "a")), service("b", named(t, "b")), service("c", named(t, "c")))
 	addr := g.carry(plan.Listener{Protocol: plan.TCP},

@@ -28,6 +28,7 @@ func switching(tb testing.TB, early string, talk func(p *peer)) string {
 
 func echo(p *peer) { _, _ = io.Copy(p, p.r) }
 
+// covers: HTTPRouteBackendProtocolWebSocket
 func TestUpgradeEchoes(t *testing.T) {
 	g := start(t, 1, to(switching(t, "early", echo))...)
 	p := g.dial()

@@ -125,6 +125,7 @@ func (a *asker) silence() {
 	_ = a.SetReadDeadline(time.Now().Add(patience))
 }
 
+// covers: UDPRoute
 func TestFlow(t *testing.T) {
 	for _, c := range []struct{ name, bind, at string }{
 		{"one address", "127.0.0.1", "127.0.0.1"},
@@ -241,6 +242,7 @@ func TestFlowsDoNotMix(t *testing.T) {
 	}
 }
 
+// covers: UDPRouteWeightedRouting
 func TestFlowWeightsAreExact(t *testing.T) {
 	g := start(t, 2, service("a", udpNamed(t, "a")), service("b", udpNamed(t, "b")))
 	addr := g.datagrams("127.0.0.1", plan.Backend{Service: "a", Weight: 9}, plan.Backend{Service: "b", Weight: 1})

@@ -115,6 +115,14 @@ var cases = []struct {
 		"a header matched twice", head(gw, "HTTPRoute") + `spec: {rules: [{matches: [{headers: [{name: a, value: b}, {name: a, value: c}]}]}]}`,
 		[]string{"error spec.rules[0].matches[0].headers[1] Duplicate"},
 	},
+	{
+		"two rules of one name", head(gw, "HTTPRoute") + "spec: {rules: [{name: a}, {}, {}, {name: a}]}",
+		[]string{"error spec.rules Invalid"},
+	},
+	{
+		"two gRPC rules of one name", head(gw, "GRPCRoute") + "spec: {rules: [{name: a}, {}, {}, {name: a}]}",
+		[]string{"error spec.rules Invalid"},
+	},
 	{"a status is dropped", head(gw, "HTTPRoute") + "spec: {}\nstatus: {parents: 3}", nil},
 	{
 		"a deprecated version", head("gateway.networking.k8s.io/v1alpha2", "TCPRoute") + "spec: {rules: [{backendRefs: [{name: a, port: 80}]}]}",
@@ -196,6 +204,7 @@ var cases = []struct {
 	{"parameters with a wrong duration", head("windrose.dev/v1alpha1", "GatewayParameters") + "spec: {timeouts: {idle: 75}}", []string{"error spec.timeouts.idle WrongType"}},
 }
 
+// covers: HTTPRouteNamedRouteRule GRPCRouteNamedRouteRule
 func TestCheck(t *testing.T) {
 	c := New()
 	for _, tt := range cases {

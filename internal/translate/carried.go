@@ -85,9 +85,9 @@ func naturalKinds(p gatewayv1.ProtocolType) []gatewayv1.Kind {
 	return nil
 }
 
-// features are the features of Gateway API that windrose carries, in
+// Features are the features of Gateway API that windrose carries, in
 // alphabetical order.
-func (c *Carried) features() []gatewayv1.FeatureName {
+func (c Carried) Features() []gatewayv1.FeatureName {
 	list := []gatewayv1.FeatureName{
 		"Gateway",
 		"GatewayAddressEmpty",

@@ -75,7 +75,7 @@ func (t *Translator) showClass(key object.Key, class *gatewayv1.GatewayClass, v 
 		conclude(string(gatewayv1.GatewayClassConditionStatusAccepted), v, "accepted", class.Generation),
 		condition(string(gatewayv1.GatewayClassConditionStatusSupportedVersion), true, string(gatewayv1.GatewayClassReasonSupportedVersion), "Gateway API v1.7", class.Generation),
 	}}
-	for _, f := range t.carried.features() {
+	for _, f := range t.carried.Features() {
 		status.SupportedFeatures = append(status.SupportedFeatures, gatewayv1.SupportedFeature{Name: f})
 	}
 	return &object.Status{Object: key, Generation: class.Generation, GatewayClass: status}

@@ -1,5 +1,6 @@
 // Reference writes the documents of docs/reference that can be read off the
-// program: faults, metrics and the fields of windrose's own kinds. Run it with `make gen`.
+// program and its tests: faults, metrics, the fields of windrose's own kinds, and
+// what of Gateway API is shown by which test. Run it with `make gen`.
 package main
 
 import (
@@ -9,11 +10,11 @@ import (
 	"path/filepath"
 )
 
-//go:generate go run . ../../docs/reference ../../api/v1alpha1/types.go
+//go:generate go run . ../.. ../../docs/reference
 
 func main() {
 	if len(os.Args) != 3 {
-		fmt.Fprintln(os.Stderr, "usage: reference FOLDER TYPES.GO")
+		fmt.Fprintln(os.Stderr, "usage: reference ROOT FOLDER")
 		os.Exit(2)
 	}
 	if err := run(os.Args[1], os.Args[2]); err != nil {
@@ -22,11 +23,18 @@ func main() {
 	}
 }
 
+const typesFile = "api/v1alpha1/types.go"
+
 // generated warns whoever opens a document in an editor.
 const generated = "<!-- Made by make gen. Do not edit. -->\n\n"
 
-func run(dir, types string) error {
-	kinds, err := readKinds(types)
+// run writes the documents of the tree at root to a folder.
+func run(root, dir string) error {
+	kinds, err := readKinds(filepath.Join(root, typesFile))
+	if err != nil {
+		return err
+	}
+	coverage, err := readCoverage(root)
 	if err != nil {
 		return err
 	}
@@ -34,6 +42,8 @@ func run(dir, types string) error {
 		"cli.md":     commands,
 		"faults.md":  faults,
 		"metrics.md": metrics,
+
+		"gateway-api.md": coverage.page,
 		"workload.md": func(b *bytes.Buffer) {
 			kinds.page(b, "Workload", "WorkloadSpec", "WorkloadStatus")
 		},
