@@ -92,6 +92,11 @@ type BoundListener struct {
 	Protocol    Protocol
 	Hostname    string
 	Passthrough bool // of protocol TLS: the handshake is the service's
+	// Clients is what clients' certificates are held against; nil for none. It
+	// stays the same pointer for as long as it says the same.
+	Clients *ClientCheck
+	// Shows is the certificate that endpoints are shown; nil for none.
+	Shows *Certificate
 
 	certs     []*Certificate
 	certNames hostIndex

@@ -11,7 +11,7 @@ import (
 func (b *Builder) applyListeners(c *change) {
 	if len(c.certs) > 0 {
 		for name, part := range b.listenerParts {
-			if slices.ContainsFunc(part.Certificates, func(cert string) bool { return c.certs[cert] }) {
+			if c.certs[part.Shows] || slices.ContainsFunc(part.Certificates, func(cert string) bool { return c.certs[cert] }) {
 				c.listeners[name] = true
 			}
 		}
@@ -23,6 +23,9 @@ func (b *Builder) applyListeners(c *change) {
 		old := b.plan.listeners[slot]
 		b.plan.listeners[slot] = b.buildListener(name, slot)
 		if next := b.plan.listeners[slot]; old != nil && next != nil {
+			if old.Clients.Same(next.Clients) {
+				next.Clients = old.Clients
+			}
 			rebuilt[old] = next
 		}
 		b.dropListener(name, slot)
@@ -85,6 +88,14 @@ func (b *Builder) buildListener(name string, slot int) *BoundListener {
 		problems = append(problems, Problem{Key: key, Reason: CertificateAbsent, Message: fmt.Sprintf("certificate %s does not exist", cert)})
 	}
 	l.setCertificates(certs)
+	if part.Protocol == HTTPS {
+		l.Clients = part.Clients
+	}
+	if part.Shows != "" {
+		if l.Shows = b.certificates[part.Shows]; l.Shows == nil {
+			problems = append(problems, Problem{Key: key, Reason: CertificateAbsent, Message: fmt.Sprintf("certificate %s, which endpoints are to be shown, does not exist", part.Shows)})
+		}
+	}
 	for _, socket := range part.Sockets {
 		if b.sockets[socket] == nil {
 			problems = append(problems, Problem{Key: key, Reason: SocketAbsent, Message: fmt.Sprintf("socket %s does not exist", socket)})

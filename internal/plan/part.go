@@ -138,6 +138,28 @@ type Listener struct {
 	// Passthrough, for protocol TLS, leaves the handshake to the service: only
 	// the server name is read.
 	Passthrough bool `json:"passthrough,omitempty"`
+	// Clients, for protocol HTTPS, has clients asked for certificates.
+	Clients *ClientCheck `json:"clients,omitempty"`
+	// Shows is the name of a Certificate key: an endpoint that is spoken to under
+	// TLS and asks who connects is shown it.
+	Shows string `json:"shows,omitempty"`
+}
+
+// ClientCheck says which clients are believed to be who they say.
+type ClientCheck struct {
+	// Authorities are the certificates, as PEM, that the client's must come from.
+	Authorities []byte `json:"authorities"`
+	// Optional serves a client without a certificate too, and one that is not
+	// believed.
+	Optional bool `json:"optional,omitempty"`
+}
+
+// Same says whether two ask for the same.
+func (c *ClientCheck) Same(other *ClientCheck) bool {
+	if c == nil || other == nil {
+		return c == other
+	}
+	return c.Optional == other.Optional && bytes.Equal(c.Authorities, other.Authorities)
 }
 
 // Route is one HTTPRoute, GRPCRoute or Ingress as far as it is accepted. Its
@@ -328,7 +350,8 @@ type Service struct {
 	// addresses are the endpoints. Port goes with it.
 	Hostname string `json:"hostname,omitempty"`
 	Port     uint16 `json:"port,omitempty"`
-	// TLS, for protocols HTTP and H2C, has what is spoken be spoken under TLS.
+	// TLS, but for protocol UDP, has what is spoken be spoken under TLS. A
+	// connection that a listener passes through is the client's own business.
 	TLS *BackendTLS `json:"tls,omitempty"`
 }
 

@@ -28,6 +28,8 @@
 // The package is pure: no network, files, log or clock.
 package plan
 
+import "slices"
+
 // Plan is an immutable picture of all traffic. Plans share what is equal.
 type Plan struct {
 	settings     *Settings
@@ -85,6 +87,17 @@ func (p *Plan) Listener(i int) *BoundListener {
 		return nil
 	}
 	return p.listeners[i]
+}
+
+// Shown are the certificates that listeners show to endpoints, each once.
+func (p *Plan) Shown() []*Certificate {
+	var shown []*Certificate
+	for _, l := range p.listeners {
+		if l != nil && l.Shows != nil && !slices.Contains(shown, l.Shows) {
+			shown = append(shown, l.Shows)
+		}
+	}
+	return shown
 }
 
 // Routes is the number of route slots; some may be empty.

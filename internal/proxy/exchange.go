@@ -21,6 +21,7 @@ type exchange struct {
 	down clientSide
 	view *view
 
+	listener *plan.BoundListener
 	rule     *plan.BoundRule
 	prefix   int // of the path, that the match took
 	backend  *plan.BoundBackend
@@ -196,7 +197,7 @@ func (x *exchange) resolve() bool {
 		x.fail(record.NoRoute, "no listener serves this host: one whose hostname takes it must be there")
 		return false
 	}
-	x.rec.Listener = listener.Name
+	x.listener, x.rec.Listener = listener, listener.Name
 	w.match.Method, w.match.Host, w.match.Path, w.match.Query = req.Method, req.Host, path, req.Query
 	hit, ok := listener.Match(x.view.plan, &w.match)
 	if !ok {
@@ -237,7 +238,7 @@ func (x *exchange) choose(path []byte) bool {
 		x.failStatus(record.BackendMissing, b.Status, b.Reason)
 		return false
 	}
-	x.service = x.view.up.Service(x.backend.Service)
+	x.service = x.view.up.Service(x.backend.Service).For(x.listener)
 	if x.service == nil || len(x.service.Endpoints()) == 0 {
 		x.fail(record.NoEndpoint, "service "+x.backend.ServiceName+" has no ready endpoint")
 		return false

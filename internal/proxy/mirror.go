@@ -48,13 +48,13 @@ func (x *exchange) mirror() {
 
 // copyTo makes a copy; nil if the mirror has no endpoint.
 func (x *exchange) copyTo(m *plan.BoundMirror) *exchange {
-	service := x.view.up.Service(m.Service)
+	service := x.view.up.Service(m.Service).For(x.listener)
 	if service == nil || len(service.Endpoints()) == 0 {
 		return nil
 	}
 	y := x.w.exchange()
 	y.c, y.down, y.view, y.shadow = x.c, nobody{}, x.view, true
-	y.rule, y.prefix = x.rule, x.prefix
+	y.listener, y.rule, y.prefix = x.listener, x.rule, x.prefix
 	y.backend = &plan.BoundBackend{Service: m.Service, ServiceName: m.ServiceName}
 	y.service, y.protocol = service, service.Protocol
 	y.minor, y.method, y.idempotent = x.minor, x.method, x.idempotent

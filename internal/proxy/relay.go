@@ -56,9 +56,9 @@ func (st *stream) relay(r loop.Ready, into, from *lane) {
 // ends gives the connections that a lane leads from and to.
 func (st *stream) ends(l *lane) (from, to *loop.Conn) {
 	if l == &st.sent {
-		return &st.down, &st.up
+		return &st.down, st.up
 	}
-	return &st.up, &st.down
+	return st.up, &st.down
 }
 
 // move moves bytes along a lane for as long as that goes, within bounds; it says
@@ -126,7 +126,7 @@ func (st *stream) step(l *lane, from, to *loop.Conn) progress {
 		return ending(err)
 	}
 	l.bytes += int64(n)
-	l.bulk = n >= bulkRead && !st.secure
+	l.bulk = n >= bulkRead && !st.secure && !st.veiled
 	if err := to.Write(st.w.loop.In[:n]); err != nil {
 		return stuck
 	}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"net/netip"
 	"time"
 
@@ -28,10 +29,13 @@ type stream struct {
 	sock   *socket
 	counts *telemetry.Socket
 	down   loop.Conn // of the client
-	up     loop.Conn // to the endpoint
+	// up leads to the endpoint. Each attempt has one of its own: where a TLS
+	// handshake is given up, its goroutine still holds the one before.
+	up *loop.Conn
 
 	phase    streamPhase
 	secure   bool // TLS is ended here
+	veiled   bool // TLS is spoken to the endpoint
 	view     *view
 	service  *upstream.Service
 	endpoint *upstream.Endpoint // counted as in use; nil while there is none
@@ -143,7 +147,7 @@ func (w *worker) aim(rec *record.Record, v *view, l *plan.BoundListener, serverN
 	if b.Broken != nil {
 		return nil, record.BackendMissing, b.Broken.Reason
 	}
-	service := v.up.Service(b.Service)
+	service := v.up.Service(b.Service).For(l)
 	if service == nil || len(service.Endpoints()) == 0 {
 		return nil, record.NoEndpoint, "service " + b.ServiceName + " has no ready endpoint"
 	}
@@ -168,8 +172,12 @@ func (st *stream) connect() {
 		st.attempt = w.loop.Clock()
 		t := st.rec.Try()
 		t.Service, t.Endpoint, t.Begun = st.service.Name, e.Addr, st.since(st.attempt)
-		err := w.loop.Dial(&st.up, e.Addr, (*streamUp)(st))
+		st.up = &loop.Conn{}
+		err := w.loop.Dial(st.up, e.Addr, (*streamUp)(st))
 		if err == nil {
+			if st.veiled = e.TLS != nil; st.veiled {
+				st.up.StartTLSClient(e.TLS, w.proxy.outward)
+			}
 			e.Begin()
 			st.endpoint = e
 			st.phase = streamConnecting
@@ -193,6 +201,10 @@ func (st *stream) since(moment int64) time.Duration { return time.Duration(max(m
 
 // refused is called when the connection that was on its way is not made.
 func (st *stream) refused(err error) {
+	if errors.Is(err, loop.ErrBusy) {
+		st.fail(record.Overload, "windrose has too many TLS handshakes with endpoints in progress")
+		return
+	}
 	e := st.endpoint
 	e.Refused(st.w.loop.Now())
 	st.w.tel.UpstreamFailed++

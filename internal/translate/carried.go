@@ -18,7 +18,8 @@ type Carried struct {
 	CORS           bool // filter CORS
 	Retry          bool // retry of rules
 	Mirror         bool // filter RequestMirror
-	BackendTLS     bool // BackendTLSPolicies for what speaks HTTP
+	BackendTLS     bool // BackendTLSPolicies
+	ClientCerts    bool // client certificates: asked of clients, and shown to backends
 }
 
 // DataPlane is what the data plane of this windrose carries. It is the one
@@ -36,12 +37,14 @@ func DataPlane() Carried {
 		Retry:          true,
 		Mirror:         true,
 		BackendTLS:     true,
+		ClientCerts:    true,
 	}
 }
 
 // normal leaves out what cannot work by itself.
 func (c Carried) normal() Carried {
 	c.GRPC = c.GRPC && c.H2C
+	c.ClientCerts = c.ClientCerts && c.BackendTLS
 	return c
 }
 
@@ -124,6 +127,7 @@ func (c Carried) Features() []gatewayv1.FeatureName {
 		}
 	}
 	add(c.BackendTLS, "BackendTLSPolicy", "BackendTLSPolicySANValidation")
+	add(c.ClientCerts, "GatewayBackendClientCertificate")
 	add(c.GRPC, "GRPCRoute", "GRPCRouteNamedRouteRule", "GRPCRouteRequestHeaderModifier")
 	add(c.H2C, "HTTPRouteBackendProtocolH2C")
 	add(c.CORS, "HTTPRouteCORS")

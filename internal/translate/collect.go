@@ -48,6 +48,9 @@ func (g *gateways) makeListeners(t *Translator) {
 				g.listenerParts = append(g.listenerParts, l.substitute)
 			}
 			g.certs = append(g.certs, l.certs...)
+			if l.shows != nil {
+				g.certs = append(g.certs, l.shows)
+			}
 		}
 	}
 	g.prunePlaceholders(substitutes)
@@ -69,6 +72,9 @@ func (l *listener) part(t *Translator) *plan.Part {
 				made.Certificates = append(made.Certificates, c.part.Key.Name)
 			}
 		}
+	}
+	if l.shows != nil {
+		made.Shows = l.shows.part.Key.Name
 	}
 	return &plan.Part{Key: plan.Key{Kind: plan.KindListener, Name: l.key}, Listener: made}
 }

@@ -24,7 +24,8 @@ type parent struct {
 	sets      int32   // accepted ListenerSets of a Gateway
 	addrs     []netip.Addr
 	static    bool // addrs were asked for
-	backend   *verdict
+	backend   *verdict     // on the certificate shown to backends; nil without one
+	shows     *certificate // to backends
 	findings  []object.Finding
 
 	shown *object.Status // of the last run
@@ -156,7 +157,7 @@ func (g *gateways) readGateway(t *Translator, gw *gatewayv1.Gateway, managed map
 	readAddresses(p, gw)
 	readInfrastructure(p, gw)
 	g.readBackendTLS(t, p, gw)
-	m := &listenerMaker{t: t, owner: p.key, object: gw, addrs: p.addrs, tls: gw.Spec.TLS, findings: &p.findings}
+	m := &listenerMaker{t: t, owner: p.key, object: gw, addrs: p.addrs, tls: gw.Spec.TLS, shows: p.shows, findings: &p.findings}
 	if a := gw.Spec.AllowedListeners; a != nil && a.Namespaces != nil && a.Namespaces.From != nil {
 		m.selector(a.Namespaces.Selector, *a.Namespaces.From, "spec.allowedListeners.namespaces.selector")
 	}
@@ -242,8 +243,8 @@ func readInfrastructure(p *parent, gw *gatewayv1.Gateway) {
 	}
 }
 
-// readBackendTLS checks the client certificate for backends, which has no
-// effect before TLS to backends is carried.
+// readBackendTLS reads the certificate that backends are shown. Where it cannot
+// be used, none is shown: that opens nothing that a backend keeps closed.
 func (g *gateways) readBackendTLS(t *Translator, p *parent, gw *gatewayv1.Gateway) {
 	if gw.Spec.TLS == nil || gw.Spec.TLS.Backend == nil || gw.Spec.TLS.Backend.ClientCertificateRef == nil {
 		return
@@ -253,22 +254,26 @@ func (g *gateways) readBackendTLS(t *Translator, p *parent, gw *gatewayv1.Gatewa
 	if ref.Namespace != nil {
 		namespace = string(*ref.Namespace)
 	}
-	v, invalid := verdict{}, string(gatewayv1.GatewayReasonInvalidClientCertificateRef)
+	v, mend, invalid := verdict{}, "", string(gatewayv1.GatewayReasonInvalidClientCertificateRef)
 	if ref.Group != nil && *ref.Group != "" || ref.Kind != nil && *ref.Kind != "Secret" {
-		v = verdict{invalid, fmt.Sprintf("client certificate %s is of a kind that windrose cannot read; name a Secret", ref.Name)}
+		v, mend = verdict{invalid, fmt.Sprintf("client certificate %s is of a kind that windrose cannot read", ref.Name)}, "name a Secret"
 	} else if !t.granted(p.key, "Secret", namespace, string(ref.Name)) {
 		v = verdict{string(gatewayv1.GatewayReasonRefNotPermitted), fmt.Sprintf("no ReferenceGrant in namespace %s lets Gateways of namespace %s refer to Secret %s", namespace, gw.Namespace, ref.Name)}
+		mend = "add a ReferenceGrant to namespace " + namespace
 	} else if secret, ok := t.set.Secrets.Get(namespace, string(ref.Name)); !ok {
-		v = verdict{invalid, fmt.Sprintf("Secret %s/%s does not exist", namespace, ref.Name)}
+		v, mend = verdict{invalid, fmt.Sprintf("Secret %s/%s does not exist", namespace, ref.Name)}, object.Meant(string(ref.Name), namesIn(t.set.Secrets, namespace))
 	} else if c := t.secrets.read(secret); c.problem != "" {
 		v = verdict{invalid, fmt.Sprintf("Secret %s/%s cannot be used: %s", namespace, ref.Name, c.problem)}
+	} else if t.carried.ClientCerts {
+		p.shows = c
 	}
 	p.backend = &v
-	if !v.ok() {
-		p.find(object.Error, field, v.reason, v.message, "")
-		return
+	switch {
+	case !v.ok():
+		p.find(object.Error, field, v.reason, v.message+", so that backends are shown no certificate", mend)
+	case !t.carried.ClientCerts:
+		p.find(object.Warning, field, reasonNotCarried, "windrose does not carry TLS to backends yet, so that this certificate is not shown to anybody", "")
 	}
-	p.find(object.Warning, field, reasonNotCarried, "windrose does not carry TLS to backends yet, so that this certificate is not shown to anybody", "")
 }
 
 // showGateway makes the status of a Gateway; it needs the routes counted.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -151,8 +152,7 @@ func samePart(a, b *plan.Part) bool {
 		return true
 	}
 	if a.Listener != nil && b.Listener != nil {
-		return slices.Equal(a.Listener.Sockets, b.Listener.Sockets) && a.Listener.Protocol == b.Listener.Protocol &&
-			a.Listener.Hostname == b.Listener.Hostname && a.Listener.Passthrough == b.Listener.Passthrough && slices.Equal(a.Listener.Certificates, b.Listener.Certificates)
+		return reflect.DeepEqual(a.Listener, b.Listener)
 	}
 	return a.Socket != nil && b.Socket != nil && *a.Socket == *b.Socket
 }

@@ -45,6 +45,7 @@ type listener struct {
 	substitute  *plan.Part
 	substituted bool
 	certs       []*certificate
+	shows       *certificate // to backends under TLS
 
 	attached int32 // routes, counted in each run
 }
@@ -101,6 +102,7 @@ type listenerMaker struct {
 	object   metav1.Object
 	addrs    []netip.Addr // to bind
 	tls      *gatewayv1.GatewayTLSConfig
+	shows    *certificate // to backends
 	findings *[]object.Finding
 }
 
@@ -116,6 +118,9 @@ func (m *listenerMaker) make(i int, spec *gatewayv1.Listener) *listener {
 		spec:       *spec,
 		generation: m.object.GetGeneration(),
 		from:       gatewayv1.NamespacesFromSame,
+	}
+	if spec.Protocol != gatewayv1.UDPProtocolType {
+		l.shows = m.shows
 	}
 	if spec.Hostname != nil && tellsHosts(spec.Protocol) {
 		l.hostname = strings.ToLower(string(*spec.Hostname))

@@ -51,7 +51,7 @@ func (g *gateways) readListenerSet(t *Translator, ls *gatewayv1.ListenerSet, gat
 	if !p.accepted.ok() {
 		p.find(object.Error, "spec.parentRef", p.accepted.reason, p.accepted.message, "")
 	}
-	m := &listenerMaker{t: t, owner: p.key, object: ls, addrs: gateway.addrs, findings: &p.findings}
+	m := &listenerMaker{t: t, owner: p.key, object: ls, addrs: gateway.addrs, shows: gateway.shows, findings: &p.findings}
 	if gw, ok := gateway.object.(*gatewayv1.Gateway); ok {
 		m.tls = gw.Spec.TLS
 	}

@@ -141,7 +141,7 @@ func (t *Translator) policyVerdict(svc *corev1.Service, to servicePort) (bool, v
 	if p == nil {
 		return false, verdict{}
 	}
-	if t.carried.BackendTLS && to.as != plan.TCP {
+	if t.carried.BackendTLS {
 		return true, verdict{}
 	}
 	return false, verdict{string(gatewayv1.RouteReasonUnsupportedProtocol), fmt.Sprintf("BackendTLSPolicy %s/%s asks for TLS to Service %s, which windrose does not carry yet", p.Namespace, p.Name, object.NameOf(svc))}

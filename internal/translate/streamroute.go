@@ -106,6 +106,10 @@ func (c *compiler) streamBackend(rule, i int, ref *gatewayv1.BackendRef) plan.Ba
 		b.Broken = &plan.Broken{Status: statusBroken, Reason: v.message}
 		return b
 	}
+	if why := c.t.unbelieved(target); why != "" {
+		b.Broken = &plan.Broken{Status: statusBroken, Reason: why}
+		return b
+	}
 	b.Service = target.String()
 	c.send(target)
 	return b

@@ -32,6 +32,7 @@ type Table struct {
 	plan      *plan.Plan
 	entries   map[string]*entry // by service name
 	endpoints map[address]*Endpoint
+	shown     map[*plan.Certificate]*showing // that the plan's listeners show
 	ctx       context.Context
 	names     map[string]*external // by hostname
 }
@@ -40,16 +41,38 @@ type Table struct {
 type address struct {
 	addr     netip.AddrPort
 	protocol plan.Protocol
-	tls      string // what is believed, as a digest; "" in cleartext
+	tls      string // what is believed and shown, as digests; "" in cleartext
 }
 
+// entry is a service of the plan with its faces: the first is the service as it
+// is reached by everybody who shows nothing.
 type entry struct {
-	part   *plan.Service
-	tls    string       // digest of part.TLS
-	secure *tls.Config  // of part.TLS; nil in cleartext
-	addrs  []netip.Addr // of an external name
-	cursor *atomic.Uint64
+	part  *plan.Service
+	tls   string       // digest of part.TLS
+	addrs []netip.Addr // of an external name
+	faces []face
+}
+
+// face is a service as some listeners reach it; see Service.For.
+type face struct {
+	shown  *plan.Certificate // nil for none
+	plain  bool              // the listener passes TLS through
+	tls    string            // digest of what is believed and shown
+	secure *tls.Config       // nil in cleartext
 	svc    *Service
+}
+
+// same finds the face that stands for the same listeners.
+func (e *entry) same(f *face) *face {
+	if e == nil {
+		return nil
+	}
+	for i := range e.faces {
+		if have := &e.faces[i]; have.shown == f.shown && have.plain == f.plain {
+			return have
+		}
+	}
+	return nil
 }
 
 type external struct {
@@ -62,7 +85,7 @@ func NewTable(ctx context.Context, cfg Config) *Table {
 	if cfg.Refresh == 0 {
 		cfg.Refresh = 10 * time.Second
 	}
-	return &Table{cfg: cfg, ctx: ctx, entries: map[string]*entry{}, endpoints: map[address]*Endpoint{}, names: map[string]*external{}}
+	return &Table{cfg: cfg, ctx: ctx, entries: map[string]*entry{}, endpoints: map[address]*Endpoint{}, shown: map[*plan.Certificate]*showing{}, names: map[string]*external{}}
 }
 
 // Use takes a new plan and gives its view. What no service of the plan names is
@@ -83,8 +106,10 @@ func (t *Table) View() *View {
 
 func (t *Table) view() *View {
 	n := 0
+	var shown []*plan.Certificate
 	if t.plan != nil {
 		n = t.plan.Services()
+		shown = t.show(t.plan.Shown())
 	}
 	v := &View{services: make([]*Service, n)}
 	present := make(map[string]bool, n)
@@ -99,7 +124,7 @@ func (t *Table) view() *View {
 		if part.Hostname != "" {
 			hosts[part.Hostname] = true
 		}
-		v.services[slot] = t.service(name, part)
+		v.services[slot] = t.service(name, part, shown)
 	}
 	for name, e := range t.entries {
 		if !present[name] {
@@ -118,46 +143,83 @@ func (t *Table) view() *View {
 
 // service gives the living service of a part: the one before if nothing of it
 // changed.
-func (t *Table) service(name string, part *plan.Service) *Service {
+func (t *Table) service(name string, part *plan.Service, shown []*plan.Certificate) *Service {
 	var addrs []netip.Addr
 	if part.Hostname != "" {
 		addrs = t.resolve(part.Hostname)
 	}
+	if part.TLS == nil {
+		shown = nil
+	}
 	old := t.entries[name]
-	if old != nil && old.part == part && slices.Equal(old.addrs, addrs) {
-		return old.svc
+	if old != nil && old.part == part && slices.Equal(old.addrs, addrs) && old.shows(shown) {
+		return old.faces[0].svc
 	}
-	e := &entry{part: part, addrs: addrs, cursor: new(atomic.Uint64), tls: digest(part.TLS)}
-	if old != nil {
-		e.cursor = old.cursor
+	e := &entry{part: part, addrs: addrs, tls: digest(part.TLS)}
+	e.faces = append(e.faces, face{tls: e.tls})
+	if part.TLS != nil && part.Protocol == plan.TCP {
+		e.faces = append(e.faces, face{plain: true})
 	}
-	switch {
-	case part.TLS == nil:
-	case old != nil && old.tls == e.tls && old.part.Protocol == part.Protocol:
-		e.secure = old.secure // with the sessions that can be resumed
-	default:
-		e.secure = clientConfig(part.TLS, part.Protocol)
+	for _, c := range shown {
+		e.faces = append(e.faces, face{shown: c, tls: e.tls + t.shown[c].digest})
 	}
-	e.svc = &Service{Name: name, Protocol: part.Protocol, balance: part.Balance, cursor: e.cursor}
-	for _, ep := range part.Endpoints {
-		e.svc.endpoints = append(e.svc.endpoints, t.endpoint(ep, e))
+	for i := range e.faces {
+		t.fill(name, e, old, &e.faces[i])
 	}
-	for _, a := range addrs {
-		ep := plan.Endpoint{Addr: netip.AddrPortFrom(a.Unmap(), part.Port), Name: part.Hostname}
-		e.svc.endpoints = append(e.svc.endpoints, t.endpoint(ep, e))
+	if len(e.faces) > 1 {
+		e.faces[0].svc.faces = e.faces[1:]
 	}
 	t.entries[name] = e
 	if old != nil {
 		t.drop(old) // after the new one took its references: what stays keeps its state
 	}
-	return e.svc
+	return e.faces[0].svc
 }
 
-func (t *Table) endpoint(p plan.Endpoint, of *entry) *Endpoint {
-	key := address{p.Addr, of.part.Protocol, of.tls}
+// shows says whether the service has a face for each of these certificates, and
+// for no other.
+func (e *entry) shows(shown []*plan.Certificate) bool {
+	i := 0
+	for _, f := range e.faces {
+		if f.shown == nil {
+			continue
+		}
+		if i >= len(shown) || f.shown != shown[i] {
+			return false
+		}
+		i++
+	}
+	return i == len(shown)
+}
+
+// fill makes the service of a face, with what the same face had before.
+func (t *Table) fill(name string, e, old *entry, f *face) {
+	part, was := e.part, old.same(f)
+	f.svc = &Service{Name: name, Protocol: part.Protocol, balance: part.Balance, cursor: new(atomic.Uint64)}
+	if was != nil {
+		f.svc.cursor = was.svc.cursor
+	}
+	switch {
+	case f.tls == "":
+	case was != nil && was.tls == f.tls && old.part.Protocol == part.Protocol:
+		f.secure = was.secure // with the sessions that can be resumed
+	default:
+		f.secure = clientConfig(part.TLS, part.Protocol, t.shown[f.shown])
+	}
+	for _, ep := range part.Endpoints {
+		f.svc.endpoints = append(f.svc.endpoints, t.endpoint(ep, part.Protocol, f))
+	}
+	for _, a := range e.addrs {
+		ep := plan.Endpoint{Addr: netip.AddrPortFrom(a.Unmap(), part.Port), Name: part.Hostname}
+		f.svc.endpoints = append(f.svc.endpoints, t.endpoint(ep, part.Protocol, f))
+	}
+}
+
+func (t *Table) endpoint(p plan.Endpoint, protocol plan.Protocol, of *face) *Endpoint {
+	key := address{p.Addr, protocol, of.tls}
 	e := t.endpoints[key]
 	if e == nil {
-		e = &Endpoint{Addr: p.Addr, Name: p.Name, TLS: of.secure}
+		e = &Endpoint{Addr: p.Addr, Name: p.Name, TLS: of.secure, key: key}
 		t.endpoints[key] = e
 	}
 	e.refs++
@@ -165,10 +227,12 @@ func (t *Table) endpoint(p plan.Endpoint, of *entry) *Endpoint {
 }
 
 func (t *Table) drop(old *entry) {
-	for _, e := range old.svc.endpoints {
-		if e.refs--; e.refs == 0 {
-			e.gone.Store(true)
-			delete(t.endpoints, address{e.Addr, old.part.Protocol, old.tls})
+	for _, f := range old.faces {
+		for _, e := range f.svc.endpoints {
+			if e.refs--; e.refs == 0 {
+				e.gone.Store(true)
+				delete(t.endpoints, e.key)
+			}
 		}
 	}
 }

@@ -34,19 +34,61 @@ func digest(t *plan.BackendTLS) string {
 	return string(sum[:])
 }
 
+// showing is a certificate that endpoints are shown, read once.
+type showing struct {
+	cert   *tls.Certificate
+	digest string
+}
+
+// show reads the certificates that listeners show, and forgets those that none
+// does any more. One that cannot be read is shown to nobody.
+func (t *Table) show(certs []*plan.Certificate) []*plan.Certificate {
+	for c := range t.shown {
+		if !slices.Contains(certs, c) {
+			delete(t.shown, c)
+		}
+	}
+	return slices.DeleteFunc(certs, func(c *plan.Certificate) bool {
+		if t.shown[c] != nil {
+			return false
+		}
+		pair, err := tls.X509KeyPair(c.Chain, c.Key)
+		if err != nil {
+			return true
+		}
+		sum := sha256.Sum256(c.Chain)
+		t.shown[c] = &showing{cert: &pair, digest: string(sum[:])}
+		return false
+	})
+}
+
+// alpn is what is offered for what is spoken under TLS.
+func alpn(protocol plan.Protocol) []string {
+	switch protocol {
+	case plan.H2C:
+		return []string{"h2"}
+	case plan.TCP:
+		return nil // nobody here knows what it is
+	case plan.HTTP, plan.HTTPS, plan.TLS, plan.UDP:
+	}
+	return []string{"http/1.1"}
+}
+
 // clientConfig is how connections to a service's endpoints are made. Authorities
 // that cannot be read leave nobody to be believed.
-func clientConfig(t *plan.BackendTLS, protocol plan.Protocol) *tls.Config {
+func clientConfig(t *plan.BackendTLS, protocol plan.Protocol, shown *showing) *tls.Config {
 	cfg := &tls.Config{
-		MinVersion: tls.VersionTLS12, ServerName: t.Hostname, NextProtos: []string{"http/1.1"},
+		MinVersion: tls.VersionTLS12, ServerName: t.Hostname, NextProtos: alpn(protocol),
 		ClientSessionCache: tls.NewLRUClientSessionCache(maxSessions),
+	}
+	if shown != nil {
+		// Whatever authorities the endpoint names: the author of the Gateway knows
+		// better whom it believes.
+		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return shown.cert, nil }
 	}
 	if !t.System {
 		cfg.RootCAs = x509.NewCertPool()
 		cfg.RootCAs.AppendCertsFromPEM(t.Authorities)
-	}
-	if protocol == plan.H2C {
-		cfg.NextProtos = []string{"h2"}
 	}
 	roots, names := cfg.RootCAs, t.Names
 	// With names, crypto/tls's own look at the host name would be wrong; what

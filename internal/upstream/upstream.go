@@ -40,6 +40,22 @@ type Service struct {
 	balance   plan.Balance
 	endpoints []*Endpoint
 	cursor    *atomic.Uint64 // round robin; outlives the Service
+	faces     []face         // of a service under TLS, as some listeners reach it
+}
+
+// For is the service as connections of a listener reach it: they may show a
+// certificate of their own, or be under TLS already. Those that show different
+// certificates have nothing in common, neither connections nor TLS sessions.
+func (s *Service) For(l *plan.BoundListener) *Service {
+	if s == nil || s.faces == nil || !l.Passthrough && l.Shows == nil {
+		return s
+	}
+	for i := range s.faces {
+		if f := &s.faces[i]; f.plain && l.Passthrough || !l.Passthrough && f.shown != nil && f.shown == l.Shows {
+			return f.svc
+		}
+	}
+	return s
 }
 
 // Endpoints are the endpoints, in the plan's order. The slice must not be
@@ -54,6 +70,7 @@ type Endpoint struct {
 	Name string      // of the workload or pod, from the service that named it first
 	TLS  *tls.Config // of connections to it; nil in cleartext
 
+	key     address
 	active  atomic.Int32 // requests in flight, over all loops
 	latency atomic.Int64 // moving average to the answer's headers, nanoseconds
 	seen    atomic.Int64 // when latency was last updated
