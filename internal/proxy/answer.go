@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"net/http"
 	"time"
 
 	"windrose.dev/windrose/internal/h1"
@@ -50,10 +51,10 @@ func (x *exchange) onHead(end bool) bool {
 // w.resp: the exchange becomes a tunnel.
 func (x *exchange) onSwitch() bool {
 	w := x.w
-	x.rec.Status = 101
 	now := w.loop.Clock()
-	x.tryAnswered(now, 101)
+	x.tryAnswered(now, http.StatusSwitchingProtocols)
 	x.rec.Answered = x.since(now)
+	x.rec.Status = http.StatusSwitchingProtocols
 	x.answered, x.tunnel = true, true
 	x.forget()
 	x.chunked = false
@@ -82,13 +83,11 @@ func (x *exchange) onData(p []byte) bool {
 func (x *exchange) onEnd(trailers []h1.Field, keep bool) {
 	x.downEnd = true
 	if x.tunnel {
-		if x.upEnd {
-			x.endTunnel()
+		if x.down.end(nil) != nil || x.down.flush() != nil {
+			x.clientLost()
 			return
 		}
-		if x.down.end(nil) != nil {
-			x.clientLost()
-		}
+		x.settled()
 		return
 	}
 	err := x.down.end(trailers)

@@ -28,6 +28,7 @@ type client struct {
 	body  h1.Body   // of the request that is read
 	// rechunk: the answer's body is sent in chunks.
 	rechunk bool
+	shut    bool // a tunnel's end is to be told once all is sent
 
 	in      []byte // read and not used yet; nil while there is nothing
 	seen    int    // how much of in was searched for the end of a head
@@ -181,6 +182,10 @@ func (c *client) drained() bool {
 		c.linger()
 		return false
 	case busy, tunnel:
+		if c.shut {
+			c.shut = false
+			c.conn.CloseWrite()
+		}
 		c.x.clientDrained()
 	case shaking, idle, reading, multiplexed, lingering, closed:
 	}
@@ -526,7 +531,9 @@ func (c *client) data(p []byte) error {
 func (c *client) end(trailers []h1.Field) error {
 	if c.phase == tunnel {
 		err := c.flush()
-		c.conn.CloseWrite()
+		if c.shut = c.conn.Buffered() > 0; !c.shut {
+			c.conn.CloseWrite()
+		}
 		return err
 	}
 	if c.rechunk {

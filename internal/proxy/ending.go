@@ -82,6 +82,23 @@ func (x *exchange) clientLost() {
 	x.emit().broken(partly)
 }
 
+// settled ends a tunnel whose ends have both said that they are done, once they
+// have taken all that they were given. It says whether it did.
+func (x *exchange) settled() bool {
+	if !x.tunnel || !x.upEnd || !x.downEnd {
+		return false
+	}
+	if x.s.flush() != nil || x.down.flush() != nil {
+		x.endTunnel()
+		return true
+	}
+	if x.s.blocked() || x.down.blocked() {
+		return false
+	}
+	x.endTunnel()
+	return true
+}
+
 // endTunnel ends a tunnel, whether both ends have said so or one is lost.
 func (x *exchange) endTunnel() {
 	x.w.tel.TunnelsActive--

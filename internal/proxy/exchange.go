@@ -50,8 +50,10 @@ type exchange struct {
 	minor      uint8
 	idempotent bool
 	upgrade    bool
-	grpc       bool // faults are told in gRPC's way
-	chunked    bool // the request's body, towards an HTTP/1 endpoint
+	extended   bool       // the client asks for the upgrade by an extended CONNECT
+	ws         *webSocket // of a WebSocket that HTTP/2 has a part in
+	grpc       bool       // faults are told in gRPC's way
+	chunked    bool       // the request's body, towards an HTTP/1 endpoint
 
 	cors      *plan.BoundCORS // the rule's filter
 	origin    []byte          // of the page that asks, if the filter allows it
@@ -161,6 +163,11 @@ func (x *exchange) classify() {
 		x.idempotent = true
 		x.method = headMethod
 	case "CONNECT":
+		x.grpc = false // its answer has status 200
+		if x.extended = x.upgrade && x.c.h2 != nil; x.extended {
+			x.idempotent = true // until the endpoint has agreed, as the GET of an Upgrade is
+			return
+		}
 		x.method = connectMethod
 	}
 }
@@ -171,6 +178,10 @@ func (x *exchange) resolve() bool {
 	w, req, c := x.w, x.w.req, x.c
 	if x.method == connectMethod {
 		x.fail(record.NotSupported, "CONNECT is not served here")
+		return false
+	}
+	if x.extended && !h1.EqualFold(req.Upgrade, webSocketProtocol) {
+		x.fail(record.NotSupported, "the :protocol of the CONNECT is not websocket, the one that is served")
 		return false
 	}
 	path, err := plan.Normalize(w.path, req.Path)
@@ -198,7 +209,7 @@ func (x *exchange) resolve() bool {
 		return false
 	}
 	x.listener, x.rec.Listener = listener, listener.Name
-	w.match.Method, w.match.Host, w.match.Path, w.match.Query = req.Method, req.Host, path, req.Query
+	w.match.Method, w.match.Host, w.match.Path, w.match.Query = x.methodText(), req.Host, path, req.Query
 	hit, ok := listener.Match(x.view.plan, &w.match)
 	if !ok {
 		x.fail(record.NoRoute, "no rule of listener "+listener.Name+" takes this request")
@@ -244,8 +255,7 @@ func (x *exchange) choose(path []byte) bool {
 		return false
 	}
 	x.protocol = x.service.Protocol
-	if x.upgrade && x.protocol == plan.H2C {
-		x.fail(record.NotSupported, "service "+x.backend.ServiceName+" speaks HTTP/2, where this upgrade is not carried")
+	if x.upgrade && !x.begins() {
 		return false
 	}
 	x.w.match.Path = path
@@ -360,11 +370,10 @@ func (x *exchange) dispatch() {
 		x.backendLine = x.w.loop.Now() + int64(t)
 		x.arm()
 	}
-	if err := x.s.send(); err != nil {
-		x.serverLost(err, midway)
+	if !x.give() {
 		return
 	}
-	if len(x.sent) > x.view.settings.MaxBufferedBytes {
+	if len(x.sent) > x.view.settings.MaxBufferedBytes && !x.upgrade { // that may not be sent yet
 		x.forget()
 	}
 	if x.sentEnd {
@@ -373,6 +382,22 @@ func (x *exchange) dispatch() {
 		// More of the body may have come while nobody wanted it: nobody tells again.
 		x.down.resume()
 	}
+}
+
+// give has the endpoint's side send what there is; it says whether that goes on.
+func (x *exchange) give() bool {
+	err := x.s.send()
+	switch {
+	case err == nil:
+		return true
+	case errors.Is(err, errNoRoom):
+		x.serverLost(err, unseen)
+	case errors.Is(err, errNoConnect):
+		x.fail(record.NotSupported, "endpoint "+x.rec.Endpoint.String()+" speaks HTTP/2 and does not announce extended CONNECT, by which a WebSocket is carried there")
+	default:
+		x.serverLost(err, midway)
+	}
+	return false
 }
 
 // exhausted says that windrose itself lacks what a connection needs: it is no
@@ -397,7 +422,7 @@ func (x *exchange) unreachable() string {
 }
 
 // wants says whether more of the request's body is taken.
-func (x *exchange) wants() bool { return x.s != nil && !x.deaf && !x.s.blocked() }
+func (x *exchange) wants() bool { return x.s != nil && !x.deaf && !x.waits() && !x.s.blocked() }
 
 // onBody forwards a piece of the request's body; it says whether the exchange
 // goes on.
@@ -428,16 +453,12 @@ func (x *exchange) onBodyEnd(trailers []h1.Field) bool {
 		x.forget()
 	}
 	x.upEnd = true
-	if x.tunnel && x.downEnd {
-		x.endTunnel()
-		return false
-	}
 	x.trySent()
 	if err := x.s.end(x.honest(trailers)); err != nil {
 		x.forget() // as in onBody
 		return x.serverBroken()
 	}
-	return true
+	return !x.settled()
 }
 
 // flushUp sends what was gathered for the endpoint.
@@ -449,12 +470,16 @@ func (x *exchange) flushUp() bool {
 }
 
 // serverDrained is called when the endpoint has taken what it was given.
-func (x *exchange) serverDrained() { x.down.resume() }
+func (x *exchange) serverDrained() {
+	if !x.settled() {
+		x.down.resume()
+	}
+}
 
 // clientDrained is called when the client has taken what it was given.
 func (x *exchange) clientDrained() {
 	x.activity = x.w.loop.Now()
-	if x.s != nil {
+	if x.s != nil && !x.settled() {
 		x.s.resume()
 	}
 }

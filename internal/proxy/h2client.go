@@ -39,6 +39,7 @@ type h2stream struct {
 	outEnd  bool   // out is the rest of the answer
 	trailer []h1.Field
 	over    bool // the end was written
+	tunnel  bool
 
 	next, prev *h2stream
 }
@@ -87,7 +88,7 @@ const outFull = 64 << 10
 // h2Config bounds HTTP/2 connections as the settings say.
 func (w *worker) h2Config() h2.Config {
 	s := w.view.settings
-	return h2.Config{MaxHeadBytes: s.MaxHeaderBytes, MaxTargetBytes: s.MaxURIBytes, MaxFields: s.MaxHeaders}
+	return h2.Config{MaxHeadBytes: s.MaxHeaderBytes, MaxTargetBytes: s.MaxURIBytes, MaxFields: s.MaxHeaders, Connect: true}
 }
 
 // startH2 turns the connection over to HTTP/2; p is what was read already.
@@ -213,11 +214,16 @@ func (m *h2client) begin(ev *h2.Event) {
 		x.refused(c, s, now, ev.Refused)
 		return
 	}
-	s.ended = ev.End
+	connect := w.req.Upgrade != nil
+	if connect {
+		s.inEnd = ev.End // the tunnel's
+	} else {
+		s.ended = ev.End
+	}
 	if !x.begin(c, s, now) {
 		return
 	}
-	if ev.End {
+	if ev.End || connect {
 		x.keepEnd(nil)
 	}
 	x.launch()
@@ -234,9 +240,10 @@ func cloneFields(fields []h1.Field) []h1.Field {
 // full says that enough waits to be sent.
 func (m *h2client) full() bool { return m.c.conn.Buffered() > 0 || len(m.h.Out()) > outFull }
 
-// touch has what was written leave at the end of the turn.
+// touch has what was written leave at the end of the turn. A stream that waits is
+// looked at then too: what it waited for may have left in the middle of the turn.
 func (m *h2client) touch() {
-	if !m.dirty && len(m.h.Out()) > 0 {
+	if !m.dirty && (m.waits || len(m.h.Out()) > 0) {
 		m.dirty = true
 		m.c.w.dirty = append(m.c.w.dirty, m)
 	}
@@ -480,7 +487,7 @@ func (s *h2stream) drop() {
 
 // What follows makes h2stream the clientSide of its exchange.
 
-func (s *h2stream) whole() bool { return s.ended }
+func (s *h2stream) whole() bool { return s.ended || s.x.waits() }
 
 func (s *h2stream) blocked() bool {
 	if len(s.out) > 0 {
@@ -495,6 +502,9 @@ func (s *h2stream) blocked() bool {
 
 func (s *h2stream) resume() {
 	x := s.x
+	if x.waits() {
+		return
+	}
 	defer s.m.touch() // what was consumed opens windows
 	for len(s.in) > s.at && x.wants() {
 		p := s.in[s.at:min(len(s.in), s.at+outFull)]
@@ -530,7 +540,7 @@ func (s *h2stream) interim() error {
 
 var (
 	errStreamGone = errors.New("the stream is gone")
-	errNoTunnel   = errors.New("HTTP/2 has no 101")
+	errNoTunnel   = errors.New("nobody is at this end of the tunnel")
 )
 
 func (s *h2stream) respond(end bool) {
@@ -547,8 +557,6 @@ func (s *h2stream) respond(end bool) {
 	s.over = end
 	s.m.touch()
 }
-
-func (s *h2stream) turn() error { return errNoTunnel }
 
 func (s *h2stream) data(p []byte) error {
 	n := 0
@@ -592,7 +600,7 @@ func (s *h2stream) finished() {
 func (s *h2stream) broken(partly bool) {
 	s.x = nil
 	code := h2.Cancel
-	if partly {
+	if partly && !s.tunnel { // RFC 8441 5
 		code = h2.InternalError
 	}
 	s.m.h.Reset(s.id, code)

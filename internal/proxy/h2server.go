@@ -26,6 +26,7 @@ type h2server struct {
 	waits   bool // a call was told that the connection is full
 	dirty   bool // in worker.dirty
 	leaving bool // takes no more calls
+	held    int  // calls that wait for the endpoint's settings
 	timer   loop.Timer
 }
 
@@ -43,16 +44,20 @@ type h2call struct {
 	inEnd   bool // in is the rest of the answer
 	trailer []h1.Field
 	headed  bool // the final head came
+	held    bool // the endpoint's settings decide whether it can be sent
 	done    bool // the answer has ended
 }
 
-var errNoRoom = errors.New("the endpoint takes no more streams")
+var (
+	errNoRoom    = errors.New("the endpoint takes no more streams")
+	errNoConnect = errors.New("the endpoint does not take extended CONNECT")
+)
 
 // connectH2 gives a stream of a connection to e. A connection that has no room
 // is joined by another.
 func (w *worker) connectH2(x *exchange, e *upstream.Endpoint) (serverSide, error) {
 	for _, s := range w.h2pools[e] {
-		if !s.leaving && s.h.Room() > 0 && (!x.raced || !s.used) {
+		if !s.leaving && s.h.Room() > s.held && (!x.raced || !s.used) {
 			w.tel.UpstreamReused++
 			if s.stands {
 				x.tryStands()
@@ -155,10 +160,15 @@ func (s *h2server) feed(p []byte) {
 
 func (s *h2server) on(ev *h2.Event) {
 	c, _ := ev.Value.(*h2call)
-	if ev.Kind == h2.Goaway {
+	switch ev.Kind {
+	case h2.Goaway:
 		s.leaving = true
 		s.rest()
 		return
+	case h2.Settings:
+		s.settled()
+		return
+	default:
 	}
 	if c == nil || c.x == nil {
 		if ev.Kind == h2.Data {
@@ -189,10 +199,31 @@ func (s *h2server) on(ev *h2.Event) {
 	}
 }
 
+// settled sends the calls that waited for the endpoint's settings.
+func (s *h2server) settled() {
+	if s.held == 0 {
+		return
+	}
+	for _, c := range slices.Clone(s.calls) {
+		if c.held && c.x != nil && s.conn.Open() {
+			c.unhold()
+			c.x.give()
+		}
+	}
+}
+
+func (c *h2call) unhold() {
+	if c.held {
+		c.held = false
+		c.s.held--
+	}
+}
+
 func (s *h2server) full() bool { return s.conn.Buffered() > 0 || len(s.h.Out()) > outFull }
 
+// touch is h2client.touch.
 func (s *h2server) touch() {
-	if !s.dirty && len(s.h.Out()) > 0 {
+	if !s.dirty && (s.waits || len(s.h.Out()) > 0) {
 		s.dirty = true
 		s.w.dirty = append(s.w.dirty, s)
 	}
@@ -300,6 +331,10 @@ func (c *h2call) onHead(ev *h2.Event) {
 		resp.Body = h1.Chunked // in HTTP/1, what has trailers has no length
 	}
 	c.done = ev.End
+	if c.x.upgrade && resp.Status/100 == 2 {
+		c.onSwitch(ev.End)
+		return
+	}
 	if !c.x.onHead(ev.End) {
 		return
 	}
@@ -308,6 +343,14 @@ func (c *h2call) onHead(ev *h2.Event) {
 		return
 	}
 	c.x.flushDown()
+}
+
+// onSwitch is called when the endpoint has accepted an extended CONNECT.
+func (c *h2call) onSwitch(end bool) {
+	x := c.x
+	if x.onSwitch() && end && c.x == x {
+		x.onEnd(nil, true)
+	}
 }
 
 // onData takes a piece of the answer's body, or its end.
@@ -382,6 +425,15 @@ func (c *h2call) spare() bool { return c.done }
 // for another attempt; here it is read again.
 func (c *h2call) send() error {
 	x, w, h := c.x, c.s.w, c.s.h
+	switch {
+	case !x.upgrade:
+	case !h.Standing():
+		c.held = true
+		c.s.held++
+		return nil
+	case !h.TakesConnect():
+		return errNoConnect
+	}
 	req := &w.again
 	if n, err := req.Parse(x.sent[:x.headLen], 0, h1.Limits{HeadBytes: 1 << 20, TargetBytes: 1 << 20, Fields: 1 << 14}); err != nil || n != x.headLen {
 		return errors.New("the rewritten head is not valid")
@@ -390,13 +442,23 @@ func (c *h2call) send() error {
 	if c.s.point.TLS != nil {
 		line.Scheme = schemeHTTPS
 	}
+	if x.upgrade {
+		line.Method, line.Protocol = connectBytes, bytesOf(webSocketProtocol)
+	}
 	id, ok := h.BeginRequest(&line, c)
 	if !ok {
 		return errNoRoom
 	}
 	c.id = id
 	for i := range req.Fields {
-		h.AddField(&req.Fields[i])
+		if !x.upgrade || !h1.EqualFold(req.Fields[i].Name, keyName) {
+			h.AddField(&req.Fields[i])
+		}
+	}
+	if x.upgrade {
+		h.EndHead(false)
+		c.s.touch()
+		return nil
 	}
 	body := x.sent[x.headLen:]
 	last := x.sentEnd && len(x.trailers) == 0
@@ -412,6 +474,7 @@ func (c *h2call) send() error {
 }
 
 var (
+	connectBytes      = []byte("CONNECT")
 	schemeHTTP        = []byte("http")
 	schemeHTTPS       = []byte("https")
 	contentLengthName = []byte("content-length")
@@ -454,7 +517,7 @@ func (c *h2call) flush() error {
 }
 
 func (c *h2call) blocked() bool {
-	if c.s.conn.Connecting() || len(c.out) > 0 {
+	if c.held || c.s.conn.Connecting() || len(c.out) > 0 {
 		return true
 	}
 	if c.s.full() {
@@ -494,6 +557,7 @@ func (c *h2call) resume() {
 func (c *h2call) release(keep bool) {
 	s := c.s
 	c.x = nil
+	c.unhold()
 	b := &s.w.loop.Buffers
 	if s.conn.Open() {
 		if unread := len(c.in) - c.at; unread > 0 {

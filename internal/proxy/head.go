@@ -50,10 +50,13 @@ func (x *exchange) remember() {
 		r.Protocol = "HTTP/1.1"
 	}
 	kind, _ := h1.Lookup(req.Fields, "content-type")
-	x.grpc = x.c.h2 != nil && len(kind) >= len(grpcType) && string(kind[:len(grpcType)]) == grpcType
+	x.grpc = x.c.h2 != nil && !x.upgrade && len(kind) >= len(grpcType) && string(kind[:len(grpcType)]) == grpcType
 }
 
-var headBytes = []byte("HEAD")
+var (
+	headBytes = []byte("HEAD")
+	getBytes  = []byte("GET")
+)
 
 // methodBytes is what the codec needs to know of the method to read an answer.
 func (x *exchange) methodBytes() []byte {
@@ -63,6 +66,14 @@ func (x *exchange) methodBytes() []byte {
 	return nil
 }
 
+// methodText is the method that rules match and endpoints get.
+func (x *exchange) methodText() []byte {
+	if x.extended {
+		return getBytes
+	}
+	return x.w.req.Method
+}
+
 // appendRequest appends the head for the endpoint. w.match.Path is the
 // normalised path.
 func (x *exchange) appendRequest(dst []byte) []byte {
@@ -70,7 +81,7 @@ func (x *exchange) appendRequest(dst []byte) []byte {
 	steps := [2][]plan.Step{x.rule.Filters, x.backend.Steps}
 	host, path := x.rewritten(steps)
 	dst = x.grow(dst, headSize(req)+512)
-	dst = append(dst, req.Method...)
+	dst = append(dst, x.methodText()...)
 	dst = append(dst, ' ')
 	dst = plan.AppendPath(dst, w.match.Path, path, x.prefix)
 	if req.HasQuery {
@@ -116,7 +127,7 @@ func (x *exchange) appendRequest(dst []byte) []byte {
 		default:
 			continue // hop by hop, framing, Host and what is written below
 		}
-		if x.pretends(f.Name) {
+		if x.pretends(f.Name) || x.ws != nil && h1.EqualFold(f.Name, keyName) {
 			continue
 		}
 		if edits(steps, plan.StepRequestHeaders) && dropped(steps, plan.StepRequestHeaders, f.Name) {
@@ -147,6 +158,9 @@ func (x *exchange) appendRequestEnd(dst []byte) []byte {
 	case x.upgrade:
 		dst = append(dst, "connection: upgrade\r\n"...)
 		dst = h1.AppendField(dst, "upgrade", req.Upgrade)
+		if x.ws != nil {
+			dst = h1.AppendField(dst, keyName, x.ws.key[:])
+		}
 	case req.Trailers:
 		dst = append(dst, "connection: te\r\nte: trailers\r\n"...)
 	}
@@ -311,23 +325,6 @@ func (c *client) appendInterim(dst []byte) []byte {
 	resp := c.w.resp
 	dst = appendStatus(dst, resp.Status, resp.Reason)
 	c.x.interimFields(func(name, value []byte) { dst = h1.AppendField(dst, name, value) })
-	return append(dst, "\r\n"...)
-}
-
-// appendSwitch appends the head of a 101.
-func (c *client) appendSwitch(dst []byte) []byte {
-	x, resp := c.x, c.w.resp
-	steps := x.responseSteps()
-	dst = appendStatus(dst, resp.Status, resp.Reason)
-	x.interimFields(func(name, value []byte) {
-		if !dropped(steps, plan.StepResponseHeaders, name) {
-			dst = h1.AppendField(dst, name, value)
-		}
-	})
-	eachEdit(steps, plan.StepResponseHeaders, func(name, value []byte) { dst = h1.AppendField(dst, name, value) })
-	dst = h1.AppendField(dst, "x-request-id", x.rec.ID)
-	dst = append(dst, "connection: upgrade\r\n"...)
-	dst = h1.AppendField(dst, "upgrade", resp.Upgrade)
 	return append(dst, "\r\n"...)
 }
 

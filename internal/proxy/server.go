@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"io"
+	"strconv"
 
 	"windrose.dev/windrose/internal/h1"
 	"windrose.dev/windrose/internal/loop"
@@ -29,6 +30,7 @@ type server struct {
 	headed     bool   // the final head was read
 	untilClose bool   // the answer ends with the connection
 	keep       bool   // the endpoint keeps the connection open
+	shut       bool   // a tunnel's end is to be told once all is sent
 	after      []byte // what came with the final head, while onHead has it
 
 	next, prev *server // in the pool
@@ -144,6 +146,10 @@ func (s *server) Ready(r loop.Ready) {
 		return
 	}
 	if r.Drained {
+		if s.shut {
+			s.shut = false
+			s.conn.CloseWrite()
+		}
 		x.serverDrained()
 	}
 	if s.x == x && r.Read {
@@ -217,11 +223,19 @@ func (s *server) feedHead(p []byte) ([]byte, bool) {
 		p = p[n:]
 		switch {
 		case resp.Status == 101 && x.upgrade:
+			if reason := x.distrusts(); reason != "" {
+				s.malformed(&h1.Error{Reason: reason})
+				return nil, false
+			}
 			s.headed, s.untilClose = true, true
 			s.answer.Reset(h1.UntilClose, 0)
 			return p, x.onSwitch()
 		case resp.Status == 101:
 			x.fail(record.UpstreamProtocol, "endpoint "+s.point.Addr.String()+" switched protocols without being asked")
+			return nil, false
+		case x.extended && resp.Status/100 == 2:
+			// To the client of a CONNECT it would mean that the tunnel stands.
+			s.malformed(&h1.Error{Reason: "it answered the WebSocket's beginning with " + strconv.Itoa(resp.Status) + " and did not switch protocols"})
 			return nil, false
 		case resp.Status >= 200:
 			s.headed = true
@@ -330,7 +344,9 @@ func (s *server) end(trailers []h1.Field) error {
 	switch {
 	case s.x.tunnel:
 		err := s.flush()
-		s.conn.CloseWrite()
+		if s.shut = s.conn.Buffered() > 0; !s.shut {
+			s.conn.CloseWrite()
+		}
 		return err
 	case s.x.chunked:
 		s.w.up = h1.AppendLastChunk(s.w.up, trailers)
