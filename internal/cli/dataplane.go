@@ -45,7 +45,7 @@ func (a *app) dataplaneCommand() *cobra.Command {
 	flags.StringVar(&cfg.Store, "store", "", "file for the stored plan")
 	flags.StringVar(&cfg.Metrics, "metrics", node.DefaultMetrics, "address of /metrics; empty for none")
 	flags.StringVar(&cfg.Health, "health", node.DefaultHealth, "address of the health checks; empty for none")
-	flags.BoolVar(&cfg.TakeOver, "take-over", false, "serve beside a data plane that is about to drain")
+	flags.IntSliceVar(&cfg.TakeOver, "take-over", nil, "serve beside the data plane with this pid, which is about to drain")
 	flags.StringVar(&logFormat, "log-format", "text", "form of the log: text or json")
 	return c
 }

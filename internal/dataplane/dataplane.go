@@ -27,6 +27,7 @@ import (
 	"windrose.dev/windrose/internal/feed"
 	"windrose.dev/windrose/internal/memory"
 	"windrose.dev/windrose/internal/plan"
+	"windrose.dev/windrose/internal/procfs"
 	"windrose.dev/windrose/internal/proxy"
 	"windrose.dev/windrose/internal/telemetry"
 	"windrose.dev/windrose/internal/upstream"
@@ -41,9 +42,9 @@ type Config struct {
 	Version string // of windrose
 	Metrics string // address of /metrics; empty: none
 	Health  string // address of /healthz/live and /healthz/ready; empty: none
-	// TakeOver says that another data plane serves the same addresses and will
-	// drain as soon as this one does.
-	TakeOver bool
+	// TakeOver are the processes of data planes that serve the same addresses and
+	// will drain as soon as this one does.
+	TakeOver []int
 	Log      io.Writer // access log
 	// Say is told what an operator should know; it may be called from any
 	// goroutine.
@@ -120,7 +121,7 @@ func newDataPlane(ctx context.Context, cfg Config) (*dataPlane, error) {
 	d.hub = telemetry.NewHub(telemetry.Config{Version: cfg.Version, Process: "dataplane", Log: d.logs})
 	var err error
 	d.proxy, err = proxy.New(proxy.Config{
-		Loops: runtime.GOMAXPROCS(0), Hub: d.hub, Log: cfg.Say, Churn: func() { wait.Signal(d.churned) }, Share: cfg.TakeOver,
+		Loops: runtime.GOMAXPROCS(0), Hub: d.hub, Log: cfg.Say, Churn: func() { wait.Signal(d.churned) }, Share: predecessors(cfg.TakeOver),
 	})
 	if err != nil {
 		return nil, err
@@ -176,6 +177,18 @@ func (d *dataPlane) run(ctx context.Context) error {
 	endLog()
 	logs.Wait()
 	return errors.Join(loopErr, logErr)
+}
+
+// predecessors says which addresses may be bound although they are taken: those
+// that no other processes hold than these. One that has ended holds none.
+func predecessors(pids []int) func(addr netip.AddrPort, udp bool) bool {
+	var holders []*procfs.Holder
+	for _, pid := range pids {
+		if h, err := procfs.Hold(pid); err == nil {
+			holders = append(holders, h)
+		}
+	}
+	return func(addr netip.AddrPort, udp bool) bool { return procfs.HeldBy(holders, addr, udp) }
 }
 
 func (d *dataPlane) drain() {

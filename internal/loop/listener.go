@@ -131,6 +131,26 @@ func (ln *Listener) acceptOne() bool {
 	return true // the peer gave up while it waited
 }
 
+// Yield has the kernel give new connections to another process that shares the
+// address, if there is one, from now on: n is how many sockets of this process
+// share it. What the kernel has begun to give to these still comes.
+//
+// The kernel keeps the sockets of an address in the order in which they came,
+// and puts the last in the place of one that goes. So n is a socket of the other
+// process until the last of ours has gone, and then, with as many sockets there,
+// nobody: then the kernel spreads connections as before.
+func (ln *Listener) Yield(n int) error {
+	if ln.fd < 0 {
+		return nil
+	}
+	program := [1]unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: uint32(n)}}
+	err := unix.SetsockoptSockFprog(ln.fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &unix.SockFprog{Len: 1, Filter: &program[0]})
+	if err != nil {
+		return fmt.Errorf("yield connections: %w", err)
+	}
+	return nil
+}
+
 // Close takes what already waits to be accepted, then closes the socket: a
 // connection that the kernel completed is served, not reset.
 func (ln *Listener) Close() {

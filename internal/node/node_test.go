@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -47,6 +48,9 @@ func TestMain(m *testing.M) {
 	}
 }
 
+// broken is the address for metrics of a data plane that ends at once.
+const broken = "broken"
+
 func runDataPlane(args []string) {
 	cfg := dataplane.Config{Node: node.DataPlaneName(os.Getpid()), Version: "test", Log: os.Stdout, Say: slog.New(slog.NewTextHandler(os.Stderr, nil)).Info}
 	flags := flag.NewFlagSet("dataplane", flag.ExitOnError)
@@ -54,8 +58,16 @@ func runDataPlane(args []string) {
 	flags.StringVar(&cfg.Store, "store", "", "")
 	flags.StringVar(&cfg.Metrics, "metrics", "", "")
 	flags.StringVar(&cfg.Health, "health", "", "")
-	flags.BoolVar(&cfg.TakeOver, "take-over", false, "")
+	flags.Func("take-over", "", func(pid string) error {
+		n, err := strconv.Atoi(pid)
+		cfg.TakeOver = append(cfg.TakeOver, n)
+		return err
+	})
 	flags.Parse(args)
+	if cfg.Metrics == broken {
+		fmt.Fprintln(os.Stderr, "it cannot run")
+		return
+	}
 	signal.Ignore(syscall.SIGPIPE, syscall.SIGHUP)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
@@ -491,6 +503,12 @@ func TestADataPlaneThatDiesIsStartedAgain(t *testing.T) {
 // data plane that it left.
 func orphan(t *testing.T, w *world, health string) int {
 	t.Helper()
+	return orphanOf(t, w, health, "/one")
+}
+
+// orphanOf is orphan, where path is what is served when the node is killed.
+func orphanOf(t *testing.T, w *world, health, path string) int {
+	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -506,7 +524,7 @@ func orphan(t *testing.T, w *world, health string) int {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the other node serves", func() bool { return w.get(t, "/one") == 200 })
+	until(t, "the other node serves", func() bool { return w.get(t, path) == 200 })
 	cmd.Process.Kill()
 	cmd.Wait()
 	data, err := os.ReadFile(filepath.Join(w.state, "dataplane.json"))
@@ -583,6 +601,28 @@ func TestADataPlaneWithOtherArgumentsIsReplacedWithoutAGap(t *testing.T) {
 		return resp.Body.Close() == nil && resp.StatusCode == http.StatusOK
 	})
 	r.end(t)
+}
+
+// A data plane that cannot run must not cost the one that it was to replace,
+// not even when the node is killed meanwhile.
+func TestADataPlaneServesUntilItsReplacementDoes(t *testing.T) {
+	w := newWorld(t)
+	pid := orphan(t, w, "")
+	w.metrics = broken
+	w.route(t, "/two")
+	next := orphanOf(t, w, "", "/two")
+	if next == pid || !alive(pid) {
+		t.Fatalf("data plane %d was to be replaced by %d, and lives: %v", pid, next, alive(pid))
+	}
+	r := start(t, w)
+	until(t, "the new one was started three times", func() bool { return strings.Count(r.talk.String(), "data plane started") >= 3 })
+	if got := w.get(t, "/two"); got != 200 || !alive(pid) {
+		t.Errorf("got %d from the old data plane, which lives: %v", got, alive(pid))
+	}
+	r.end(t)
+	if alive(pid) {
+		t.Error("the old data plane was not ended with the node")
+	}
 }
 
 func TestAbortEndsPatience(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -19,12 +20,16 @@ import (
 
 // Times of the data plane's supervision.
 const (
-	firstPause = 100 * time.Millisecond // before it is started again
+	firstPause = 100 * time.Millisecond // before the second start in a row; the first is at once
 	maxPause   = 10 * time.Second
-	healthyRun = time.Minute // after which the pause is the first again
-	// takeOver is how long a new data plane may take to serve before the old
-	// one, of another version, is told to drain all the same.
+	healthyRun = time.Minute // after which there is no pause again
+	// takeOver is how long a new data plane may take to serve before the log is
+	// told that the old one, of another version, goes on meanwhile.
 	takeOver = 30 * time.Second
+	// settled is how long it must have served before the old one drains, and look
+	// how often it is looked whether it does.
+	settled = time.Second
+	look    = 20 * time.Millisecond
 	// overtime is added to the drain timeout before a data plane is killed.
 	overtime = 5 * time.Second
 )
@@ -44,7 +49,10 @@ type plane struct {
 	restarts atomic.Uint64
 	pid      atomic.Int64
 
-	old sync.WaitGroup // processes of another version that drain
+	// replaced are data planes of earlier runs. They serve until the one in
+	// charge does, however often that is started anew. first sets it.
+	replaced []*process
+	old      sync.WaitGroup // handing over from them
 }
 
 func newPlane(cfg Config, st *state, log *slog.Logger) *plane {
@@ -71,7 +79,7 @@ func (p *plane) args() []string {
 // run keeps a data plane running until ctx ends, and then lets it drain.
 func (p *plane) run(ctx context.Context) error {
 	defer p.old.Wait()
-	pause := firstPause
+	pause := time.Duration(0)
 	current, err := p.first(ctx)
 	for {
 		if err != nil {
@@ -91,7 +99,7 @@ func (p *plane) run(ctx context.Context) error {
 				return nil
 			}
 			if time.Since(began) > healthyRun {
-				pause = firstPause
+				pause = 0
 			}
 			p.log.Error("the data plane has ended", "pid", current.PID, "retry", pause)
 		}
@@ -99,7 +107,7 @@ func (p *plane) run(ctx context.Context) error {
 		if !wait.Sleep(ctx, pause) {
 			return nil
 		}
-		pause = min(2*pause, maxPause)
+		pause = min(max(2*pause, firstPause), maxPause)
 		p.restarts.Add(1)
 		current, err = p.start()
 	}
@@ -114,51 +122,87 @@ func (p *plane) is(pid int) {
 // first gives the data plane to begin with: that of an earlier run, if it is
 // the same program with the same arguments, or a new one.
 func (p *plane) first(ctx context.Context) (*process, error) {
-	id, alive := p.state.recall()
-	if !alive {
-		return p.start()
-	}
-	old, err := adopt(id)
-	if err != nil {
-		return p.start() // it has just ended
-	}
-	if sameProgram(old.PID) && slices.Equal(old.Args, p.args()) {
-		p.log.Info("going on with the data plane of the last run", "pid", old.PID)
-		return old, nil
-	}
-	p.log.Info("replacing the data plane of the last run", "pid", old.PID)
-	next, err := p.start("--take-over")
-	p.old.Go(func() {
-		if err == nil {
-			p.await(ctx, next)
+	var current *process
+	for i, id := range p.state.recall() {
+		old, err := adopt(id)
+		if err != nil {
+			continue // it has just ended
 		}
-		p.stop(old)
-	})
-	return next, err
+		if i == 0 && sameProgram(old.PID) && slices.Equal(old.Args, p.args()) {
+			p.log.Info("going on with the data plane of the last run", "pid", old.PID)
+			current = old
+			continue
+		}
+		p.log.Info("replacing the data plane of the last run", "pid", old.PID)
+		p.replaced = append(p.replaced, old)
+	}
+	if len(p.replaced) > 0 {
+		p.old.Go(func() { p.handOver(ctx) })
+	}
+	if current != nil {
+		return current, nil
+	}
+	return p.start()
 }
 
-// await waits until a new data plane serves.
-func (p *plane) await(ctx context.Context, next *process) {
-	ctx, cancel := context.WithTimeout(ctx, takeOver)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
+// handOver lets the replaced data planes drain once the one in charge serves.
+func (p *plane) handOver(ctx context.Context) {
+	p.await(ctx)
+	var wg sync.WaitGroup
+	for _, old := range p.replaced {
+		wg.Go(func() { p.stop(old) })
+	}
+	wg.Wait()
+}
+
+// await waits until the data plane in charge has served for a while, or ctx
+// ends. One that does not start, or ends again and again, must not cost the one
+// that serves.
+func (p *plane) await(ctx context.Context) {
+	tick := time.NewTicker(look)
 	defer tick.Stop()
-	for !p.ready(next.PID) {
+	told, pid, began, since := false, 0, time.Now(), time.Now()
+	for {
+		now := int(p.pid.Load())
+		if now != pid || !p.ready(now) {
+			pid, since = now, time.Now()
+		}
+		if time.Since(since) >= settled {
+			return
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-next.exited:
-			return
 		case <-tick.C:
+		}
+		if !told && time.Since(began) > takeOver {
+			told = true
+			p.log.Error("the new data plane does not serve: the old one goes on", "for", time.Since(began).Round(time.Second))
 		}
 	}
 }
 
-// start starts a data plane. What extra adds to its arguments is about this
-// start, and does not make it another data plane.
-func (p *plane) start(extra ...string) (*process, error) {
+// serving are those of the replaced that have not ended.
+func (p *plane) serving() []identity {
+	var ids []identity
+	for _, old := range p.replaced {
+		select {
+		case <-old.exited:
+		default:
+			ids = append(ids, old.identity)
+		}
+	}
+	return ids
+}
+
+// start starts a data plane, beside those that it replaces. That they are among
+// its arguments is about this start, and does not make it another data plane.
+func (p *plane) start() (*process, error) {
 	folders := [2]*os.File{p.state.feed, p.state.plane}
-	args := append(p.args(), extra...)
+	args, old := p.args(), p.serving()
+	for _, id := range old {
+		args = append(args, "--take-over", strconv.Itoa(id.PID))
+	}
 	next, err := spawn(args, p.as, folders, p.cfg.Stdout, p.cfg.Stderr)
 	if p.as.drop && (errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)) {
 		p.log.Warn("the data plane keeps root's rights: it cannot run as an unprivileged user",
@@ -170,7 +214,7 @@ func (p *plane) start(extra ...string) (*process, error) {
 	}
 	next.Args = p.args()
 	p.log.Info("data plane started", "pid", next.PID)
-	if err := p.state.remember(next.identity); err != nil {
+	if err := p.state.remember(next.identity, old); err != nil {
 		p.log.Warn("the next start will not know this data plane", "error", err)
 	}
 	return next, nil

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -139,9 +140,16 @@ type identity struct {
 
 func (s *state) planeFile() string { return filepath.Join(s.dir, "dataplane.json") }
 
-// remember writes which process the data plane is.
-func (s *state) remember(id identity) error {
-	data, err := json.Marshal(id)
+// remembered is what is written of the data plane in charge.
+type remembered struct {
+	identity
+	// Replaces are those that serve until this one does.
+	Replaces []identity `json:"replaces,omitempty"`
+}
+
+// remember writes which process the data plane is, and which it replaces.
+func (s *state) remember(id identity, replaces []identity) error {
+	data, err := json.Marshal(remembered{id, replaces})
 	if err != nil {
 		return err
 	}
@@ -155,15 +163,22 @@ func (s *state) remember(id identity) error {
 	return nil
 }
 
-// recall gives the data plane of an earlier run, if its process still runs.
-func (s *state) recall() (identity, bool) {
-	var id identity
+// recall gives the data planes of an earlier run whose processes still run, the
+// one in charge first.
+func (s *state) recall() []identity {
+	var last remembered
 	data, err := os.ReadFile(s.planeFile())
-	if err != nil || json.Unmarshal(data, &id) != nil || id.PID <= 1 || id.Boot == "" || id.Boot != bootID() {
-		return identity{}, false
+	if err != nil || json.Unmarshal(data, &last) != nil {
+		return nil
 	}
-	start, err := startTime(id.PID)
-	return id, err == nil && start == id.Start
+	boot := bootID()
+	return slices.DeleteFunc(append([]identity{last.identity}, last.Replaces...), func(id identity) bool {
+		if id.PID <= 1 || id.Boot == "" || id.Boot != boot {
+			return true
+		}
+		start, err := startTime(id.PID)
+		return err != nil || start != id.Start
+	})
 }
 
 func (s *state) forget() { os.Remove(s.planeFile()) } // a stale entry fits no process

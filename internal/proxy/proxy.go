@@ -20,12 +20,15 @@ package proxy
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net/netip"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"windrose.dev/windrose/internal/loop"
 	"windrose.dev/windrose/internal/plan"
@@ -40,9 +43,9 @@ type Config struct {
 	// Churn, if set, is told that many connections have come or gone, which
 	// leaves garbage. It is called on an event loop and must not block.
 	Churn func()
-	// Share binds addresses although somebody listens there: a predecessor that
-	// is about to drain.
-	Share bool
+	// Share, if set, says of an address that somebody listens at whether it is
+	// bound all the same: a predecessor has it, who is about to drain.
+	Share func(addr netip.AddrPort, udp bool) bool
 	// Log is told what an operator should know about the process itself; it may
 	// be called from any goroutine.
 	Log func(message string, args ...any)
@@ -135,7 +138,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 }
 
 // Use takes up a plan with its upstream view. New sockets are bound before, and
-// gone ones closed after, requests see the plan. Sockets that cannot be bound
+// accept and gone ones are closed after, requests see the plan. Sockets that cannot be bound
 // are returned; the rest of the plan takes effect, and the next Use tries them
 // again. It is called by one goroutine, after Run has begun.
 func (p *Proxy) Use(next *plan.Plan, up *upstream.View) []Problem {
@@ -143,15 +146,22 @@ func (p *Proxy) Use(next *plan.Plan, up *upstream.View) []Problem {
 	wanted := map[string]bool{}
 	p.splits.grow(next)
 	p.mirrored.grow(next)
+	var begin []func()
 	for _, b := range next.Sockets() {
 		wanted[b.Name] = true
-		if err := p.open(b); err != nil {
+		accept, err := p.open(b)
+		if err != nil {
 			problems = append(problems, Problem{b.Name, err})
+			continue
 		}
+		begin = append(begin, accept)
 	}
 	v := &view{plan: next, up: up, settings: next.Settings(), draining: p.view.Load().draining}
 	p.view.Store(v)
 	p.everywhere(func(w *worker) { w.use(v) })
+	for _, accept := range begin {
+		accept()
+	}
 	p.mu.Lock()
 	var gone []*socket
 	for name, s := range p.sockets {
@@ -175,8 +185,9 @@ func (p *Proxy) Refresh(up *upstream.View) {
 	p.everywhere(func(w *worker) { w.use(v) })
 }
 
-// open binds a socket on every loop, unless it is bound.
-func (p *Proxy) open(b *plan.Bound) error {
+// open binds a socket for every loop, unless it is bound. It gives what has the
+// loops accept on it.
+func (p *Proxy) open(b *plan.Bound) (accept func(), err error) {
 	p.mu.Lock()
 	old := p.sockets[b.Name]
 	ours := p.hasPort(b.Addr.Port(), b.UDP)
@@ -184,7 +195,7 @@ func (p *Proxy) open(b *plan.Bound) error {
 	class := classOf(b, old)
 	if old != nil && old.class == class {
 		old.shared.Store(b.Streams)
-		return nil
+		return func() {}, nil
 	}
 	s := &socket{name: b.Name, addr: b.Addr, class: class, listeners: make([]*loop.Listener, len(p.workers)), udp: make([]*udpSide, len(p.workers))}
 	if b.TLS {
@@ -192,13 +203,31 @@ func (p *Proxy) open(b *plan.Bound) error {
 		s.streams = forStreams(s.tls.config)
 		s.shared.Store(b.Streams)
 	}
+	fds, err := p.bind(b, ours)
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	p.sockets[b.Name] = s
+	p.mu.Unlock()
+	return func() {
+		p.accept(s, fds)
+		if old != nil {
+			p.shut(old) // the same address changed its class
+		}
+	}, nil
+}
+
+// bind opens a socket at an address for every loop; ours says that this proxy
+// has the port already.
+func (p *Proxy) bind(b *plan.Bound, ours bool) ([]int, error) {
 	bind, free := loop.Bind, loop.Free
 	if b.UDP {
 		bind, free = loop.BindUDP, loop.FreeUDP
 	}
-	if !ours && !p.cfg.Share {
-		if err := free(b.Addr); err != nil {
-			return err
+	if !ours {
+		if err := free(b.Addr); err != nil && !p.shares(b, err) {
+			return nil, err
 		}
 	}
 	fds := make([]int, 0, len(p.workers))
@@ -208,26 +237,29 @@ func (p *Proxy) open(b *plan.Bound) error {
 			for _, fd := range fds {
 				closeFD(fd)
 			}
-			return err
+			return nil, err
 		}
 		fds = append(fds, fd)
 	}
-	p.mu.Lock()
-	p.sockets[b.Name] = s
-	p.mu.Unlock()
+	return fds, nil
+}
+
+// accept has the loops serve a bound socket.
+func (p *Proxy) accept(s *socket, fds []int) {
 	for i, w := range p.workers {
 		p.on(w, func() {
-			if b.UDP {
+			if s.class == plan.ClassUDP {
 				s.udp[i] = w.listenUDP(s, fds[i])
 			} else {
 				s.listeners[i] = w.listen(s, fds[i])
 			}
 		})
 	}
-	if old != nil {
-		p.shut(old) // the same address changed its class
-	}
-	return nil
+}
+
+// shares says whether an address that is not free is bound all the same.
+func (p *Proxy) shares(b *plan.Bound, err error) bool {
+	return errors.Is(err, unix.EADDRINUSE) && p.cfg.Share != nil && p.cfg.Share(b.Addr, b.UDP)
 }
 
 // classOf is what a socket is bound as. One without listeners stays what it was.
@@ -299,11 +331,12 @@ func (p *Proxy) Drain(ctx context.Context) {
 	open := p.sockets
 	p.sockets = map[string]*socket{}
 	p.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, v.settings.DrainTimeout)
+	defer cancel()
+	p.yield(ctx, open)
 	for _, s := range open {
 		p.shut(s)
 	}
-	ctx, cancel := context.WithTimeout(ctx, v.settings.DrainTimeout)
-	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for p.conns.Load() > 0 {
@@ -313,6 +346,25 @@ func (p *Proxy) Drain(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// yieldTime is how long connections whose handshake is under way may take to
+// stand, before the socket that they are meant for is closed.
+const yieldTime = 100 * time.Millisecond
+
+// yield has new connections go to a successor, and waits until those that were
+// on their way have come: closing a socket resets them.
+func (p *Proxy) yield(ctx context.Context, open map[string]*socket) {
+	for _, s := range open {
+		p.on(p.workers[0], func() {
+			if ln := s.listeners[0]; ln != nil {
+				_ = ln.Yield(len(p.workers)) // without, some may be reset
+			}
+		})
+	}
+	ctx, cancel := context.WithTimeout(ctx, yieldTime)
+	defer cancel()
+	<-ctx.Done()
 }
 
 // Connections is how many clients are connected.
