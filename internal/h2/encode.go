@@ -7,9 +7,10 @@ import "windrose.dev/windrose/internal/h1"
 // out what is worth keeping.
 type encoder struct {
 	entries
-	limit  int // of the table, whatever the peer allows
-	told   int // the size that the peer knows
-	lowest int // the smallest size since then
+	limit  int  // of the table, whatever the peer allows
+	told   int  // the size that the peer knows
+	lowest int  // the smallest size since then
+	plain  bool // strings are written as they are: see text
 	seen   [32]uint16
 }
 
@@ -55,15 +56,15 @@ func (e *encoder) append(dst, name, value []byte, keep keeping) []byte {
 			return appendInt(dst, 0x80, 7, staticLen+age)
 		}
 		if e.again(h) {
-			dst = appendLiteral(dst, 0x40, 6, index, name, value)
+			dst = e.literal(dst, 0x40, 6, index, name, value)
 			e.add(name, value, entry{hash: h})
 			return dst
 		}
 	}
 	if keep == neverKeep {
-		return appendLiteral(dst, 0x10, 4, index, name, value)
+		return e.literal(dst, 0x10, 4, index, name, value)
 	}
-	return appendLiteral(dst, 0, 4, index, name, value)
+	return e.literal(dst, 0, 4, index, name, value)
 }
 
 // again says whether a hash was seen lately.
@@ -76,14 +77,14 @@ func (e *encoder) again(h uint32) bool {
 	return false
 }
 
-// appendLiteral appends a field as a literal whose name is that of a static
-// entry, if index is not 0.
-func appendLiteral(dst []byte, first byte, prefix, index int, name, value []byte) []byte {
+// literal appends a field as a literal whose name is that of a static entry, if
+// index is not 0.
+func (e *encoder) literal(dst []byte, first byte, prefix, index int, name, value []byte) []byte {
 	dst = appendInt(dst, first, prefix, index)
 	if index == 0 {
-		dst = appendText(dst, name)
+		dst = e.text(dst, name)
 	}
-	return appendText(dst, value)
+	return e.text(dst, value)
 }
 
 // appendInt appends an integer after the bits of first (RFC 7541 5.1).
@@ -99,9 +100,14 @@ func appendInt(dst []byte, first byte, prefix, n int) []byte {
 	return append(dst, byte(n))
 }
 
-func appendText(dst, text []byte) []byte {
-	if n := huffmanLen(text); n < len(text) {
-		return appendHuffmanCode(appendInt(dst, 0x80, 7, n), text)
+// text appends a string, in Huffman's code where that is shorter. A plain
+// encoder's is never: its peer is near, where the quarter that the code saves of a
+// string is worth less than the time to make and read it.
+func (e *encoder) text(dst, text []byte) []byte {
+	if !e.plain {
+		if n := huffmanLen(text); n < len(text) {
+			return appendHuffmanCode(appendInt(dst, 0x80, 7, n), text)
+		}
 	}
 	return append(appendInt(dst, 0, 7, len(text)), text...)
 }

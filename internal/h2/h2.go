@@ -290,6 +290,7 @@ type Scratch struct {
 
 	streams []*stream // free ones
 	buffers [][]byte  // free ones
+	spare   int       // bytes of buffers
 }
 
 // NewScratch makes a Scratch for Conns with the given bounds.
@@ -298,7 +299,8 @@ func NewScratch(cfg Config) *Scratch { return &Scratch{cfg: cfg.withDefaults()} 
 // The bounds of what a Scratch keeps for later.
 const (
 	maxFreeStreams = 256
-	maxFreeBuffers = 16
+	maxFreeBuffers = 256
+	maxFreeBytes   = 512 << 10 // of buffers
 	maxFreeBuffer  = 128 << 10
 )
 
@@ -306,14 +308,16 @@ func (s *Scratch) buffer() []byte {
 	if n := len(s.buffers); n > 0 {
 		b := s.buffers[n-1]
 		s.buffers = s.buffers[:n-1]
+		s.spare -= cap(b)
 		return b
 	}
-	return make([]byte, 0, 1<<10)
+	return make([]byte, 0, 2<<10) // an answer of 1 KiB with its head
 }
 
 func (s *Scratch) giveBuffer(b []byte) {
-	if cap(b) > 0 && cap(b) <= maxFreeBuffer && len(s.buffers) < maxFreeBuffers {
+	if cap(b) > 0 && cap(b) <= maxFreeBuffer && len(s.buffers) < maxFreeBuffers && s.spare+cap(b) <= maxFreeBytes {
 		s.buffers = append(s.buffers, b[:0])
+		s.spare += cap(b)
 	}
 }
 
@@ -333,6 +337,7 @@ func NewServer(s *Scratch) *Conn {
 func NewClient(s *Scratch) *Conn {
 	c := newConn(s)
 	c.client = true
+	c.enc.plain = true
 	c.lastID = ^uint32(0) // the first is 1
 	c.grow()
 	c.out = append(c.out, Preface...)

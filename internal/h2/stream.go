@@ -45,13 +45,16 @@ func (s *Scratch) freeStream(st *stream) {
 }
 
 // table finds streams by id: open addressing, with the id itself as the hash, as
-// ids are consecutive. It has no slots while no stream is open and many were.
+// ids are consecutive. It has few slots while no stream is open and many were.
 type table struct {
 	slots []*stream // a power of two, at most half full
 	n     int
 }
 
-const leastSlots = 8
+const (
+	leastSlots = 8
+	keptSlots  = 64 // while no stream is open: what a burst of requests needs
+)
 
 func (t *table) home(id uint32) int { return int(id>>1) & (len(t.slots) - 1) }
 
@@ -103,7 +106,7 @@ func (t *table) remove(s *stream) {
 		}
 	}
 	t.slots[i] = nil
-	if t.n--; t.n == 0 && len(t.slots) > leastSlots {
+	if t.n--; t.n == 0 && len(t.slots) > keptSlots {
 		t.slots = nil
 	}
 }

@@ -185,8 +185,11 @@ func (m *h2client) on(ev *h2.Event) {
 		}
 	case h2.Trailers:
 		if s != nil {
-			s.trailer = cloneFields(ev.Fields)
+			s.trailer = ev.Fields
 			s.onData(nil, true)
+			if s.inEnd {
+				s.trailer = cloneFields(ev.Fields)
+			}
 		}
 	case h2.Reset:
 		if s != nil {
@@ -203,7 +206,8 @@ func (m *h2client) on(ev *h2.Event) {
 // begin starts the request of a new stream.
 func (m *h2client) begin(ev *h2.Event) {
 	c, w := m.c, m.c.w
-	s := &h2stream{m: m, id: ev.Stream}
+	s := w.h2streams.take()
+	s.m, s.id = m, ev.Stream
 	m.h.SetValue(ev.Stream, s)
 	m.streams.add(s)
 	w.req = &ev.Request.Request
@@ -478,6 +482,7 @@ func (s *h2stream) drop() {
 	s.in, s.out = nil, nil
 	m.h.SetValue(s.id, nil)
 	m.streams.remove(s)
+	m.c.w.h2streams.give(s)
 	m.active = m.c.w.loop.Now()
 	m.touch()
 	if m.h.Drained() && m.streams.n == 0 {
@@ -532,7 +537,7 @@ func (s *h2stream) interim() error {
 	if !h.BeginResponse(s.id, s.m.c.w.resp.Status) {
 		return errStreamGone
 	}
-	s.x.interimFields(h.Add)
+	s.x.interimFields(func(f h1.Field) { h.AddField(&f) })
 	h.EndHead(false)
 	s.m.touch()
 	return nil
@@ -548,10 +553,10 @@ func (s *h2stream) respond(end bool) {
 	if !h.BeginResponse(s.id, resp.Status) {
 		return
 	}
-	s.x.responseFields(h.Add)
+	s.x.responseFields(func(f h1.Field) { h.AddField(&f) })
 	if resp.Body == h1.Length {
 		var digits [20]byte
-		h.Add(contentLengthName, appendInt(digits[:0], resp.Length))
+		h.AddField(&h1.Field{Name: contentLengthName, Value: appendInt(digits[:0], resp.Length), Known: h1.ContentLength})
 	}
 	h.EndHead(end)
 	s.over = end

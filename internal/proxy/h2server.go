@@ -88,7 +88,8 @@ func (w *worker) connectH2(x *exchange, e *upstream.Endpoint) (serverSide, error
 }
 
 func (s *h2server) call(x *exchange) *h2call {
-	c := &h2call{s: s, x: x}
+	c := s.w.h2calls.take()
+	c.s, c.x = s, x
 	s.calls = append(s.calls, c)
 	return c
 }
@@ -187,8 +188,11 @@ func (s *h2server) on(ev *h2.Event) {
 	case h2.Data:
 		c.onData(ev.Data, ev.End)
 	case h2.Trailers:
-		c.trailer = cloneFields(ev.Fields)
+		c.trailer = ev.Fields
 		c.onData(nil, true)
+		if c.inEnd {
+			c.trailer = cloneFields(ev.Fields)
+		}
 	case h2.Reset:
 		c.onReset(ev)
 	case h2.Writable:
@@ -435,7 +439,7 @@ func (c *h2call) send() error {
 		return errNoConnect
 	}
 	req := &w.again
-	if n, err := req.Parse(x.sent[:x.headLen], 0, h1.Limits{HeadBytes: 1 << 20, TargetBytes: 1 << 20, Fields: 1 << 14}); err != nil || n != x.headLen {
+	if !req.Reread(x.sent[:x.headLen]) {
 		return errors.New("the rewritten head is not valid")
 	}
 	line := h2.Line{Method: req.Method, Scheme: schemeHTTP, Authority: req.Host, Path: req.Target}
@@ -578,4 +582,5 @@ func (c *h2call) release(keep bool) {
 	if s.conn.Open() && s.stands && len(s.calls) == 0 {
 		s.rest()
 	}
+	s.w.h2calls.give(c)
 }

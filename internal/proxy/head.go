@@ -225,7 +225,7 @@ func (x *exchange) responseSteps() (steps [2][]plan.Step) {
 
 // responseFields calls yield with the fields of the final head in w.resp as the
 // client is to see them, without framing.
-func (x *exchange) responseFields(yield func(name, value []byte)) {
+func (x *exchange) responseFields(yield func(h1.Field)) {
 	resp := x.w.resp
 	steps := x.responseSteps()
 	edited := edits(steps, plan.StepResponseHeaders)
@@ -256,28 +256,29 @@ func (x *exchange) responseFields(yield func(name, value []byte)) {
 		if edited && dropped(steps, plan.StepResponseHeaders, f.Name) {
 			continue
 		}
-		yield(f.Name, f.Value)
+		yield(*f)
 	}
+	named := func(name, value []byte) { yield(h1.Field{Name: name, Value: value, Known: h1.Classify(name)}) }
 	if edited {
-		eachEdit(steps, plan.StepResponseHeaders, yield)
+		eachEdit(steps, plan.StepResponseHeaders, named)
 	}
 	if x.cors != nil {
 		x.corsFields(func(name string, value []byte) {
 			// A filter that names the field has the last word, but for Vary: that the
 			// answer depends on the origin stays true.
 			if !edited || name == "vary" || !dropped(steps, plan.StepResponseHeaders, bytesOf(name)) {
-				yield(bytesOf(name), value)
+				named(bytesOf(name), value)
 			}
 		})
 	}
-	yield(requestIDName, x.rec.ID)
+	yield(h1.Field{Name: requestIDName, Value: x.rec.ID, Known: h1.RequestID})
 }
 
 var requestIDName = []byte("x-request-id")
 
 // interimFields calls yield with the fields of the interim or switching head in
 // w.resp.
-func (x *exchange) interimFields(yield func(name, value []byte)) {
+func (x *exchange) interimFields(yield func(h1.Field)) {
 	resp := x.w.resp
 	for i := range resp.Fields {
 		f := &resp.Fields[i]
@@ -287,7 +288,7 @@ func (x *exchange) interimFields(yield func(name, value []byte)) {
 		if f.Known == h1.FaultFlag || f.Known == h1.RequestID {
 			continue // windrose's to say
 		}
-		yield(f.Name, f.Value)
+		yield(*f)
 	}
 }
 
@@ -296,7 +297,7 @@ func (x *exchange) interimFields(yield func(name, value []byte)) {
 func (c *client) appendResponse(dst []byte, end bool) []byte {
 	resp := c.w.resp
 	dst = appendStatus(dst, resp.Status, resp.Reason)
-	c.x.responseFields(func(name, value []byte) { dst = h1.AppendField(dst, name, value) })
+	c.x.responseFields(func(f h1.Field) { dst = h1.AppendField(dst, f.Name, f.Value) })
 	switch resp.Body {
 	case h1.NoBody:
 	case h1.Length:
@@ -324,7 +325,7 @@ func (c *client) appendResponse(dst []byte, end bool) []byte {
 func (c *client) appendInterim(dst []byte) []byte {
 	resp := c.w.resp
 	dst = appendStatus(dst, resp.Status, resp.Reason)
-	c.x.interimFields(func(name, value []byte) { dst = h1.AppendField(dst, name, value) })
+	c.x.interimFields(func(f h1.Field) { dst = h1.AppendField(dst, f.Name, f.Value) })
 	return append(dst, "\r\n"...)
 }
 

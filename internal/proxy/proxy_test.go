@@ -31,7 +31,7 @@ type gateway struct {
 	addr    string
 	log     *lockedBuffer
 	watch   atomic.Pointer[func(*record.Record)] // is told of each record
-	cancel  context.CancelFunc // ends the loops
+	cancel  context.CancelFunc                   // ends the loops
 }
 
 func freeAddr(tb testing.TB) netip.AddrPort {

@@ -122,11 +122,11 @@ func (x *exchange) distrusts() string {
 // protocols, as the client is to see them.
 func (x *exchange) switchFields(yield func(name, value []byte)) {
 	steps := x.responseSteps()
-	x.interimFields(func(name, value []byte) {
-		if x.ws != nil && h1.EqualFold(name, acceptName) || dropped(steps, plan.StepResponseHeaders, name) {
+	x.interimFields(func(f h1.Field) {
+		if x.ws != nil && h1.EqualFold(f.Name, acceptName) || dropped(steps, plan.StepResponseHeaders, f.Name) {
 			return
 		}
-		yield(name, value)
+		yield(f.Name, f.Value)
 	})
 	eachEdit(steps, plan.StepResponseHeaders, yield)
 	yield(requestIDName, x.rec.ID)
@@ -161,7 +161,7 @@ func (s *h2stream) turn() error {
 	if len(s.in) > s.at || s.inEnd {
 		// Not now: the endpoint's first bytes are in hand.
 		return s.m.c.w.loop.Post(func() {
-			if s.x == x {
+			if s.x == x && x.tunnel { // both may be others by now
 				s.resume()
 			}
 		})

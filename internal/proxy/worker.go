@@ -49,6 +49,8 @@ type worker struct {
 	h2in      []byte    // what clients' HTTP/2 connections are read into
 	h2out     []byte    // and endpoints'
 	dirty     []flusher // connections to flush at the end of the turn
+	h2streams store[h2stream]
+	h2calls   store[h2call]
 
 	pools   map[*upstream.Endpoint]*pool
 	h2pools map[*upstream.Endpoint][]*h2server
@@ -101,6 +103,37 @@ func newWorker(p *Proxy, start time.Time) (*worker, error) {
 	return w, nil
 }
 
+// store keeps what many requests need one of, for the next that do. What is given
+// back is used again from the next turn on: in this one somebody may still look
+// at it.
+type store[T any] struct{ free, given []*T }
+
+func (s *store[T]) take() *T {
+	n := len(s.free)
+	if n == 0 {
+		return new(T)
+	}
+	v := s.free[n-1]
+	s.free = s.free[:n-1]
+	return v
+}
+
+func (s *store[T]) give(v *T) { s.given = append(s.given, v) }
+
+// settle is called at the end of a turn.
+func (s *store[T]) settle() {
+	for i, v := range s.given {
+		s.given[i] = nil
+		if len(s.free) < maxSpare {
+			*v = *new(T)
+			s.free = append(s.free, v)
+		}
+	}
+	if s.given = s.given[:0]; cap(s.given) > maxSpare {
+		s.given = nil
+	}
+}
+
 // flusher is a connection that gathers what it writes in a turn.
 type flusher interface{ turnEnd() }
 
@@ -111,6 +144,8 @@ func (w *worker) turn(busy time.Duration) {
 		w.dirty = w.dirty[:len(w.dirty)-1]
 		f.turnEnd()
 	}
+	w.h2streams.settle()
+	w.h2calls.settle()
 	w.tel.Turn(busy)
 	if wait := w.tel.Tick(w.loop.Wall()); wait > 0 && !w.flush.Armed() {
 		w.loop.Arm(&w.flush, w.loop.Now()+int64(wait))
