@@ -33,6 +33,7 @@ var imports = map[string][]string{
 	"internal/plan":       {},
 	"internal/procfs":     {},
 	"internal/record":     {},
+	"internal/session":    {},
 	"internal/sniff":      {},
 	"internal/wait":       {},
 
@@ -51,7 +52,7 @@ var imports = map[string][]string{
 	"internal/h2":        {"internal/h1"},
 	"internal/upstream":  {"internal/plan"},
 	"internal/telemetry": {"internal/record"},
-	"internal/proxy":     {"internal/h1", "internal/h2", "internal/loop", "internal/plan", "internal/record", "internal/sniff", "internal/telemetry", "internal/upstream"},
+	"internal/proxy":     {"internal/h1", "internal/h2", "internal/loop", "internal/plan", "internal/record", "internal/session", "internal/sniff", "internal/telemetry", "internal/upstream"},
 	"internal/dataplane": {"internal/feed", "internal/memory", "internal/plan", "internal/procfs", "internal/proxy", "internal/telemetry", "internal/upstream", "internal/wait"},
 
 	// Wiring and surface.
@@ -80,7 +81,7 @@ var pure = []string{"internal/plan", "internal/translate", "internal/h1", "inter
 // dataPlane packages make up the data-plane process.
 var dataPlane = []string{
 	"internal/atomicfile", "internal/dataplane", "internal/feed", "internal/h1", "internal/h2", "internal/loop",
-	"internal/memory", "internal/plan", "internal/procfs", "internal/proxy", "internal/record", "internal/sniff",
+	"internal/memory", "internal/plan", "internal/procfs", "internal/proxy", "internal/record", "internal/session", "internal/sniff",
 	"internal/telemetry", "internal/upstream", "internal/wait",
 }
 

@@ -260,7 +260,8 @@ func sameService(a, b *Service) bool {
 		return a == b
 	}
 	return a.Protocol == b.Protocol && a.Balance == b.Balance && a.Hostname == b.Hostname && a.Port == b.Port &&
-		a.TLS.Same(b.TLS) && slices.Equal(a.Endpoints, b.Endpoints)
+		a.TLS.Same(b.TLS) && slices.Equal(a.Endpoints, b.Endpoints) &&
+		slices.Equal(a.Draining, b.Draining) && a.Session.same(b.Session)
 }
 
 func sameCertificate(a, b *Certificate) bool {

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"bytes"
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -72,7 +73,16 @@ type Settings struct {
 	MaxUpstreamIdle  int           `json:"maxUpstreamIdle,omitempty"`  // pooled connections per endpoint and loop
 	MaxInFlight      int           `json:"maxInFlight,omitempty"`      // requests in flight per endpoint, whole process
 	FlowTimeout      time.Duration `json:"flowTimeout,omitempty"`      // longest silence of a UDP flow
+
+	// SessionKey seals the tokens of sessions; without one there are no sessions.
+	SessionKey Secret `json:"sessionKey,omitempty"`
 }
+
+// Secret is what is never shown: printed, it says no more than that.
+type Secret []byte
+
+// Format is for every verb the same.
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte("(secret)")) }
 
 // LogMode says which requests are written to the access log.
 type LogMode string
@@ -204,6 +214,9 @@ type Rule struct {
 	// Retry says what is tried again. Without it that is only what no endpoint has
 	// seen, and the idempotent requests that an ended connection took with it.
 	Retry *Retry `json:"retry,omitempty"`
+	// Session has a client's requests stay with an endpoint of the backend that is
+	// picked; it goes before the service's own.
+	Session *Session `json:"session,omitempty"`
 	// Broken, when set, makes every request of the rule a fault: the rule stays
 	// where it is so that its requests do not fall through to another.
 	Broken *Broken `json:"broken,omitempty"`
@@ -227,6 +240,18 @@ type Retry struct {
 	Codes    []int         `json:"codes,omitempty"`   // statuses of answers that are not the last word
 	Attempts int           `json:"attempts"`          // after the first; 0 for none at all
 	Backoff  time.Duration `json:"backoff,omitempty"` // before the second attempt; 0: windrose chooses
+}
+
+// Session says how a client tells which endpoint its requests belong to: by a
+// cookie, or by a header that it sends back as it was given.
+type Session struct {
+	Cookie string `json:"cookie,omitempty"` // name; either this or Header
+	Header string `json:"header,omitempty"` // name
+	Path   string `json:"path,omitempty"`   // of the cookie; empty: "/"
+	// Timeout is how long a session lasts from its first request on; 0: no end. With
+	// Permanent the cookie lasts as long, else until the browser ends.
+	Timeout   time.Duration `json:"timeout,omitempty"`
+	Permanent bool          `json:"permanent,omitempty"`
 }
 
 // PathType says how a path is compared.
@@ -353,6 +378,11 @@ type Service struct {
 	// TLS, but for protocol UDP, has what is spoken be spoken under TLS. A
 	// connection that a listener passes through is the client's own business.
 	TLS *BackendTLS `json:"tls,omitempty"`
+	// Draining are endpoints that end and still serve: they keep the sessions that
+	// they have, and get nothing else.
+	Draining []Endpoint `json:"draining,omitempty"`
+	// Session is what rules that say nothing of sessions do.
+	Session *Session `json:"session,omitempty"`
 }
 
 // BackendTLS says whom windrose believes to be a service's endpoint.

@@ -31,6 +31,7 @@ type BoundRule struct {
 	Backends []BoundBackend
 	Timeouts Timeouts
 	Retry    *Retry
+	Session  *Session
 	Broken   *Broken // if set, every request is this fault
 
 	total uint64 // of the backends' shares
@@ -226,7 +227,7 @@ func (b *Builder) compileRules(route *BoundRoute, old *BoundRoute) {
 		from := &part.Rules[i]
 		rule := BoundRule{
 			Index: i, Name: from.Name, RouteName: route.Name, GRPC: from.GRPC,
-			Timeouts: from.Timeouts, Retry: from.Retry, Broken: from.Broken,
+			Timeouts: from.Timeouts, Retry: from.Retry, Broken: from.Broken, Session: from.Session.usable(),
 		}
 		if old != nil && i < len(old.Rules) {
 			rule.Slot = old.Rules[i].Slot

@@ -28,6 +28,7 @@ type exchange struct {
 	service  *upstream.Service
 	protocol plan.Protocol // of the service
 	s        serverSide    // nil while there is none
+	stay     *stay         // nil without a session
 	tried    []*upstream.Endpoint
 	attempts int
 	retries  int         // of those the rule's retries
@@ -258,6 +259,9 @@ func (x *exchange) choose(path []byte) bool {
 	if x.upgrade && !x.begins() {
 		return false
 	}
+	if x.rule.Session != nil || x.service.Session != nil {
+		x.join()
+	}
 	x.w.match.Path = path
 	return true
 }
@@ -315,7 +319,10 @@ func (x *exchange) forget() {
 func (x *exchange) try() {
 	w := x.w
 	for {
-		e := x.service.Pick(w.loop.Now(), w.rng.Uint64(), x.tried)
+		e := x.stay.endpoint(w.loop.Now())
+		if e == nil {
+			e = x.service.Pick(w.loop.Now(), w.rng.Uint64(), x.tried)
+		}
 		if e == nil && x.second {
 			x.second = false // there is no other
 			x.tried = x.tried[:0]

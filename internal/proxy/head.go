@@ -250,7 +250,7 @@ func (x *exchange) responseFields(yield func(h1.Field)) {
 		case f.Known == h1.RequestID, f.Known == h1.FaultFlag, f.Known.HopByHop():
 			continue
 		}
-		if x.cors != nil && x.cors.Speaks(f.Name) {
+		if x.cors != nil && x.cors.Speaks(f.Name) || x.stay != nil && x.stay.speaks(f.Name) {
 			continue
 		}
 		if edited && dropped(steps, plan.StepResponseHeaders, f.Name) {
@@ -270,6 +270,9 @@ func (x *exchange) responseFields(yield func(h1.Field)) {
 				named(bytesOf(name), value)
 			}
 		})
+	}
+	if x.stay != nil {
+		x.sessionField(named)
 	}
 	yield(h1.Field{Name: requestIDName, Value: x.rec.ID, Known: h1.RequestID})
 }

@@ -32,6 +32,7 @@ import (
 
 	"windrose.dev/windrose/internal/loop"
 	"windrose.dev/windrose/internal/plan"
+	"windrose.dev/windrose/internal/session"
 	"windrose.dev/windrose/internal/telemetry"
 	"windrose.dev/windrose/internal/upstream"
 )
@@ -75,6 +76,7 @@ type view struct {
 	plan     *plan.Plan
 	up       *upstream.View
 	settings *plan.Settings
+	sealer   *session.Sealer // of sessions' tokens; nil without a key
 	draining bool
 }
 
@@ -157,6 +159,9 @@ func (p *Proxy) Use(next *plan.Plan, up *upstream.View) []Problem {
 		begin = append(begin, accept)
 	}
 	v := &view{plan: next, up: up, settings: next.Settings(), draining: p.view.Load().draining}
+	if sealer, err := session.New(v.settings.SessionKey); err == nil {
+		v.sealer = sealer
+	}
 	p.view.Store(v)
 	p.everywhere(func(w *worker) { w.use(v) })
 	for _, accept := range begin {
@@ -180,7 +185,7 @@ func (p *Proxy) Use(next *plan.Plan, up *upstream.View) []Problem {
 // Refresh takes up a new upstream view of the plan in use.
 func (p *Proxy) Refresh(up *upstream.View) {
 	old := p.view.Load()
-	v := &view{plan: old.plan, up: up, settings: old.settings, draining: old.draining}
+	v := &view{plan: old.plan, up: up, settings: old.settings, sealer: old.sealer, draining: old.draining}
 	p.view.Store(v)
 	p.everywhere(func(w *worker) { w.use(v) })
 }

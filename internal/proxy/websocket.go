@@ -123,12 +123,15 @@ func (x *exchange) distrusts() string {
 func (x *exchange) switchFields(yield func(name, value []byte)) {
 	steps := x.responseSteps()
 	x.interimFields(func(f h1.Field) {
-		if x.ws != nil && h1.EqualFold(f.Name, acceptName) || dropped(steps, plan.StepResponseHeaders, f.Name) {
+		if x.ws != nil && h1.EqualFold(f.Name, acceptName) || x.stay != nil && x.stay.speaks(f.Name) || dropped(steps, plan.StepResponseHeaders, f.Name) {
 			return
 		}
 		yield(f.Name, f.Value)
 	})
 	eachEdit(steps, plan.StepResponseHeaders, yield)
+	if x.stay != nil {
+		x.sessionField(yield)
+	}
 	yield(requestIDName, x.rec.ID)
 }
 

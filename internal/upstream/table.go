@@ -206,8 +206,14 @@ func (t *Table) fill(name string, e, old *entry, f *face) {
 	default:
 		f.secure = clientConfig(part.TLS, part.Protocol, t.shown[f.shown])
 	}
+	if part.Session != nil && part.Session.Safe() {
+		f.svc.Session = part.Session
+	}
 	for _, ep := range part.Endpoints {
 		f.svc.endpoints = append(f.svc.endpoints, t.endpoint(ep, part.Protocol, f))
+	}
+	for _, ep := range part.Draining {
+		f.svc.draining = append(f.svc.draining, t.endpoint(ep, part.Protocol, f))
 	}
 	for _, a := range e.addrs {
 		ep := plan.Endpoint{Addr: netip.AddrPortFrom(a.Unmap(), part.Port), Name: part.Hostname}
@@ -228,7 +234,7 @@ func (t *Table) endpoint(p plan.Endpoint, protocol plan.Protocol, of *face) *End
 
 func (t *Table) drop(old *entry) {
 	for _, f := range old.faces {
-		for _, e := range f.svc.endpoints {
+		for _, e := range slices.Concat(f.svc.endpoints, f.svc.draining) {
 			if e.refs--; e.refs == 0 {
 				e.gone.Store(true)
 				delete(t.endpoints, e.key)

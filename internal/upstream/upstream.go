@@ -37,8 +37,10 @@ func (v *View) Service(slot int) *Service {
 type Service struct {
 	Name      string
 	Protocol  plan.Protocol
+	Session   *plan.Session // nil without; it is safe
 	balance   plan.Balance
 	endpoints []*Endpoint
+	draining  []*Endpoint
 	cursor    *atomic.Uint64 // round robin; outlives the Service
 	faces     []face         // of a service under TLS, as some listeners reach it
 }
@@ -61,6 +63,19 @@ func (s *Service) For(l *plan.BoundListener) *Service {
 // Endpoints are the endpoints, in the plan's order. The slice must not be
 // changed.
 func (s *Service) Endpoints() []*Endpoint { return s.endpoints }
+
+// Find gives the endpoint with an address, also one that is draining; nil if there
+// is none.
+func (s *Service) Find(addr netip.AddrPort) *Endpoint {
+	for _, list := range [2][]*Endpoint{s.endpoints, s.draining} {
+		for _, e := range list {
+			if e.Addr == addr {
+				return e
+			}
+		}
+	}
+	return nil
+}
 
 // Endpoint is one address that is spoken to. Services that name the same
 // address in the same protocol, and believe the same certificates there, share
