@@ -22,6 +22,9 @@ func (x *explainer) rule() {
 	part := x.rulePart()
 	x.out.Filters = x.filters(part.Filters)
 	x.out.Timeouts, x.out.Retries = timeoutsText(rule.Timeouts), retriesText(rule.Retry)
+	if rule.Session != nil {
+		x.out.Session = rule.Session.String()
+	}
 	if rule.CORS != nil && x.crossOrigin(rule.CORS) {
 		return
 	}
@@ -113,6 +116,9 @@ func (x *explainer) backend(b *plan.BoundBackend, rule *plan.Rule, i int) explai
 		return out
 	}
 	out.Protocol, out.Hostname = string(s.Protocol), s.Hostname
+	if s.Session != nil && rule.Session == nil {
+		out.Session = s.Session.String()
+	}
 	if s.Hostname != "" {
 		out.Hostname = fmt.Sprintf("%s:%d", s.Hostname, s.Port)
 	}

@@ -105,6 +105,9 @@ func (p explanationText) effects(e *explanation) {
 	p.steps("Filters", e.Filters)
 	p.optional("Timeouts", e.Timeouts)
 	p.optional("Retries", e.Retries)
+	if e.Session != "" {
+		p.fact("Session", "a client stays with its endpoint of each backend, by "+e.Session)
+	}
 }
 
 func (p explanationText) steps(name string, list []string) {
@@ -130,6 +133,9 @@ func (p explanationText) backend(b *explainedBackend) {
 	p.steps("", b.Filters)
 	if b.Target != "" {
 		p.fact("", fmt.Sprintf("forwarded: %s, host %s", b.Target, b.Host))
+	}
+	if b.Session != "" {
+		p.fact("", "a client stays with its endpoint, by "+b.Session)
 	}
 	if b.Hostname != "" {
 		p.fact("", "endpoints: the addresses of "+b.Hostname)

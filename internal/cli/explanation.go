@@ -24,6 +24,7 @@ type explanation struct {
 	Filters     []string            `json:"filters,omitempty"`
 	Timeouts    string              `json:"timeouts,omitempty"`
 	Retries     string              `json:"retries,omitempty"`
+	Session     string              `json:"session,omitempty"` // of the rule
 	Backends    []explainedBackend  `json:"backends,omitempty"`
 	Answer      *explainedAnswer    `json:"answer,omitempty"` // of windrose, without fault
 	Fault       *explainedFault     `json:"fault,omitempty"`
@@ -63,6 +64,7 @@ type explainedMatch struct {
 type explainedBackend struct {
 	Service   string              `json:"service,omitempty"`
 	Protocol  string              `json:"protocol,omitempty"`
+	Session   string              `json:"session,omitempty"` // of the backend, where the rule has none
 	Share     uint64              `json:"share"` // of Of requests in a row
 	Of        uint64              `json:"of"`
 	Filters   []string            `json:"filters,omitempty"`

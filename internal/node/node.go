@@ -140,7 +140,11 @@ func (n *node) build() (err error) {
 	if n.feedLn, err = n.state.listenFeed(n.plane.user()); err != nil {
 		return err
 	}
-	n.pipeline = newPipeline(n)
+	key, err := n.state.sessionKey()
+	if err != nil {
+		return err
+	}
+	n.pipeline = newPipeline(n, key)
 	n.feed = &feed.Server{
 		Build: n.cfg.Version.Version, Check: feed.LocalPeer(n.plane.user().uid),
 		OnAck: n.pipeline.ack, OnPeer: n.pipeline.peer,

@@ -76,12 +76,12 @@ type located struct {
 	full    object.Finding
 }
 
-func newPipeline(n *node) *pipeline {
+func newPipeline(n *node, sessionKey []byte) *pipeline {
 	now := time.Now
 	return &pipeline{
 		node: n, log: n.log,
 		sets: make(chan *object.Set, 1), news: make(chan struct{}, 1),
-		translator: translate.New(translate.Env{Addresses: machineAddresses(), Now: now, Placeholder: translate.SelfSigned(now)}),
+		translator: translate.New(translate.Env{Addresses: machineAddresses(), Now: now, Placeholder: translate.SelfSigned(now), SessionKey: sessionKey}),
 		tracker:    status.New(now),
 		said:       map[string]word{},
 		located:    map[object.Finding]located{},

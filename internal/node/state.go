@@ -1,6 +1,7 @@
 package node
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +17,9 @@ import (
 
 	"windrose.dev/windrose/internal/atomicfile"
 )
+
+// sessionKeySize is what AES-256 wants.
+const sessionKeySize = 32
 
 // state is the state folder, held by this process.
 type state struct {
@@ -179,6 +183,31 @@ func (s *state) recall() []identity {
 		start, err := startTime(id.PID)
 		return err != nil || start != id.Start
 	})
+}
+
+// sessionKey gives the key that seals the tokens of sessions; the first time it is
+// made. Whoever wants all sessions to end removes the file before a start.
+func (s *state) sessionKey() ([]byte, error) {
+	path := filepath.Join(s.dir, "session.key")
+	key, err := os.ReadFile(path)
+	switch {
+	case err == nil && len(key) == sessionKeySize:
+		return key, nil
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("read the key of sessions: %w", err)
+	case err == nil:
+		return nil, fmt.Errorf("read the key of sessions: %s has %d bytes, not %d; remove it to have a new one made", path, len(key), sessionKeySize)
+	}
+	key = make([]byte, sessionKeySize)
+	_, _ = rand.Read(key) // never fails
+	err = atomicfile.ReplaceDurably(path, func(w io.Writer) error {
+		_, err := w.Write(key)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("write the key of sessions: %w", err)
+	}
+	return key, nil
 }
 
 func (s *state) forget() { os.Remove(s.planeFile()) } // a stale entry fits no process

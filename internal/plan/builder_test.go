@@ -361,7 +361,7 @@ func TestSettingsHaveDefaults(t *testing.T) {
 	}
 	v := reflect.ValueOf(*s)
 	for i := range v.NumField() {
-		if name := v.Type().Field(i).Name; v.Field(i).IsZero() && name != "TrustedProxies" {
+		if name := v.Type().Field(i).Name; v.Field(i).IsZero() && name != "TrustedProxies" && name != "SessionKey" {
 			t.Errorf("%s has no default", name)
 		}
 	}

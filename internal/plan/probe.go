@@ -244,6 +244,9 @@ func (p *Plan) Land(q Probe) string {
 		s += " [" + does + "]"
 	}
 	s += timeouts(hit.Rule.Timeouts)
+	if session := hit.Rule.Session; session != nil {
+		s += " [session by " + session.String() + "]"
+	}
 	return s + " -> " + p.outcome(bound, &hit, r)
 }
 
@@ -294,6 +297,9 @@ func (p *Plan) share(b *BoundBackend, hit *Hit, r *Request, weighed bool) string
 	}
 	if weighed {
 		s += fmt.Sprintf(" %d", b.Weight)
+	}
+	if service := p.Service(b.Service); service != nil && hit.Rule.Session == nil && service.Session != nil {
+		s += " [session by " + service.Session.String() + "]"
 	}
 	if does := p.effects(b.Steps, hit, r); does != "" {
 		s += " [" + does + "]"

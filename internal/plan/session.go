@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"fmt"
 	"strings"
 	"time"
 )
@@ -14,6 +15,24 @@ const maxSession = 68 * 365 * 24 * time.Hour
 func (s *Session) Safe() bool {
 	return (s.Cookie == "") != (s.Header == "") && s.safeName() && s.safePath() &&
 		s.Timeout >= 0 && s.Timeout <= maxSession && (!s.Permanent || s.Timeout > 0)
+}
+
+// String tells how the session is kept and for how long.
+func (s *Session) String() string {
+	text := "header " + s.Header
+	if s.Cookie != "" {
+		text = "cookie " + s.Cookie
+		if s.Path != "" {
+			text += " of path " + s.Path
+		}
+	}
+	if s.Timeout > 0 {
+		text += fmt.Sprintf(" for %v", s.Timeout)
+	}
+	if s.Permanent {
+		text += ", permanent"
+	}
+	return text
 }
 
 func (s *Session) safeName() bool {

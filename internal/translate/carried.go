@@ -18,6 +18,7 @@ type Carried struct {
 	CORS           bool // filter CORS
 	Retry          bool // retry of rules
 	Mirror         bool // filter RequestMirror
+	Session        bool // session persistence
 	BackendTLS     bool // BackendTLSPolicies
 	ClientCerts    bool // client certificates: asked of clients, and shown to backends
 }
@@ -36,6 +37,7 @@ func DataPlane() Carried {
 		CORS:           true,
 		Retry:          true,
 		Mirror:         true,
+		Session:        true,
 		BackendTLS:     true,
 		ClientCerts:    true,
 	}

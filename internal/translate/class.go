@@ -51,7 +51,7 @@ func (g *gateways) readClasses(t *Translator) map[string]verdict {
 		}
 		g.classes = append(g.classes, status)
 	}
-	g.useSettings(settings)
+	g.useSettings(settings, t.env.SessionKey)
 	return managed
 }
 
@@ -81,7 +81,13 @@ func (t *Translator) showClass(key object.Key, class *gatewayv1.GatewayClass, v 
 	return &object.Status{Object: key, Generation: class.Generation, GatewayClass: status}
 }
 
-func (g *gateways) useSettings(settings *plan.Settings) {
+func (g *gateways) useSettings(settings *plan.Settings, key []byte) {
+	if settings == nil && key != nil {
+		settings = &plan.Settings{}
+	}
+	if settings != nil {
+		settings.SessionKey = key
+	}
 	if settings == nil {
 		g.settings = nil
 		return

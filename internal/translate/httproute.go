@@ -97,6 +97,7 @@ func (c *compiler) complete(i int, spec *gatewayv1.HTTPRouteRule, rule plan.Rule
 	bad = first(bad, c.features(spec, field))
 	bad = first(bad, c.timeouts(&rule, spec, field))
 	bad = first(bad, c.retry(&rule, spec.Retry, field))
+	bad = first(bad, c.session(&rule, i, spec, field))
 
 	var worst verdict // of filters of backends
 	refused := 0
@@ -117,7 +118,7 @@ func (c *compiler) complete(i int, spec *gatewayv1.HTTPRouteRule, rule plan.Rule
 		c.reject(bad, i, spec.Name)
 		c.dead++
 		rule.Broken = &plan.Broken{Status: statusBroken, Reason: fmt.Sprintf("rule %d of %s: %s", i, c.key, bad.message)}
-		rule.Filters, rule.Backends = nil, nil
+		rule.Filters, rule.Backends, rule.Session = nil, nil, nil
 		c.services = c.services[:services]
 		return rule, len(rule.Matches) > 0
 	}
@@ -166,11 +167,6 @@ func (c *compiler) features(spec *gatewayv1.HTTPRouteRule, field func() string) 
 	if r := spec.Retry; r != nil && !c.t.carried.Retry && (r.Attempts == nil || *r.Attempts > 0) {
 		v := unsupported("windrose does not carry retries yet")
 		c.find(object.Error, field()+".retry", v.reason, v.message, "remove it, or set attempts to 0")
-		return v
-	}
-	if spec.SessionPersistence != nil { //nolint:staticcheck // deprecated, and accepted by the API, so it is not ignored
-		v := unsupported("windrose does not carry session persistence yet")
-		c.find(object.Error, field()+".sessionPersistence", v.reason, v.message, "remove it")
 		return v
 	}
 	return verdict{}

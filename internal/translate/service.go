@@ -276,13 +276,8 @@ func (s *service) make() {
 	if len(ready) == 0 {
 		ready = fallback
 	}
-	for _, e := range ready {
-		if !seen[e.Addr] {
-			seen[e.Addr] = true
-			part.Endpoints = append(part.Endpoints, e)
-		}
-	}
-	slices.SortStableFunc(part.Endpoints, func(a, b plan.Endpoint) int { return a.Addr.Compare(b.Addr) })
+	part.Endpoints = distinct(ready, seen)
+	part.Draining = distinct(fallback, seen)
 	if len(s.slices) == 0 && len(s.workloads) == 0 {
 		mend := "write an EndpointSlice with label " + discoveryv1.LabelServiceName + ": " + s.object.Name
 		if len(s.object.Spec.Selector) > 0 {
@@ -294,6 +289,19 @@ func (s *service) make() {
 		}
 		s.find(object.Warning, "", reasonNoEndpoints, "nothing stands behind the Service, so that "+effect, mend)
 	}
+}
+
+// distinct gives the endpoints whose addresses were not seen, in their order.
+func distinct(list []plan.Endpoint, seen map[netip.AddrPort]bool) []plan.Endpoint {
+	var out []plan.Endpoint
+	for _, e := range list {
+		if !seen[e.Addr] {
+			seen[e.Addr] = true
+			out = append(out, e)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b plan.Endpoint) int { return a.Addr.Compare(b.Addr) })
+	return out
 }
 
 // protocol is what is spoken to the port.

@@ -43,6 +43,9 @@ type Env struct {
 	// for the names. SelfSigned is one. Nil leaves a listener whose Secret is
 	// missing without a certificate.
 	Placeholder func(names []string) (chain, key []byte, err error)
+	// SessionKey seals the tokens of sessions: 32 random bytes that stay the same.
+	// Nil leaves the plan without sessions.
+	SessionKey []byte
 	// Carried is what the data plane carries. Nil is what DataPlane says.
 	Carried *Carried
 }
