@@ -65,7 +65,7 @@ type explainedBackend struct {
 	Service   string              `json:"service,omitempty"`
 	Protocol  string              `json:"protocol,omitempty"`
 	Session   string              `json:"session,omitempty"` // of the backend, where the rule has none
-	Share     uint64              `json:"share"` // of Of requests in a row
+	Share     uint64              `json:"share"`             // of Of requests in a row
 	Of        uint64              `json:"of"`
 	Filters   []string            `json:"filters,omitempty"`
 	Host      string              `json:"host,omitempty"` // forwarded

@@ -99,7 +99,9 @@ func (st *stay) endpoint(now int64) *upstream.Endpoint {
 }
 
 // speaks says whether a field of the answer is windrose's own to write.
-func (st *stay) speaks(name []byte) bool { return st.spec.Header != "" && h1.EqualFold(name, st.spec.Header) }
+func (st *stay) speaks(name []byte) bool {
+	return st.spec.Header != "" && h1.EqualFold(name, st.spec.Header)
+}
 
 var setCookieName = []byte("set-cookie")
 

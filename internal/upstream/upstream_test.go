@@ -332,3 +332,25 @@ func TestExternalNameThatIsAnAddress(t *testing.T) {
 		t.Error("an unchanged service is another")
 	}
 }
+
+// An endpoint that drains is found, and picked by nobody; what was learned of it
+// stays.
+func TestDrainingEndpointsAreFoundAndNotPicked(t *testing.T) {
+	f := newFixture(t.Context(), Config{})
+	before := f.service(t, f.use([]plan.Part{part("s", "", 1, 2)}), "s")
+	leaves := before.Find(addr(2))
+	drains := part("s", "", 1)
+	drains.Service.Draining = []plan.Endpoint{{Addr: addr(2)}}
+	s := f.service(t, f.use([]plan.Part{drains}), "s")
+	if s.Find(addr(2)) != leaves || leaves == nil || leaves.Gone() {
+		t.Errorf("the endpoint that drains is %p, and was %p (gone %v)", s.Find(addr(2)), leaves, leaves.Gone())
+	}
+	for range 100 {
+		if e := s.Pick(0, rand.Uint64(), nil); e.Addr != addr(1) {
+			t.Fatalf("picked %v, which drains", e.Addr)
+		}
+	}
+	if s = f.service(t, f.use([]plan.Part{part("s", "", 1)}), "s"); s.Find(addr(2)) != nil || !leaves.Gone() {
+		t.Error("the endpoint is there after it was removed")
+	}
+}
