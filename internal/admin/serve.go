@@ -156,14 +156,20 @@ func (s *Server) plan(w http.ResponseWriter, r *http.Request) {
 	reply(w, sum)
 }
 
-// withoutKey gives a part that may leave: a certificate without its key.
+// withoutKey gives a part that may leave: a certificate without its key, and
+// settings without that of sessions.
 func withoutKey(p *plan.Part) *plan.Part {
-	if p.Certificate == nil {
-		return p
+	part := *p
+	switch {
+	case p.Certificate != nil:
+		cert := *p.Certificate
+		cert.Key = nil
+		part.Certificate = &cert
+	case p.Settings != nil:
+		settings := *p.Settings
+		settings.SessionKey = nil
+		part.Settings = &settings
 	}
-	part, cert := *p, *p.Certificate
-	cert.Key = nil
-	part.Certificate = &cert
 	return &part
 }
 
