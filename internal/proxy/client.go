@@ -80,7 +80,7 @@ func (w *worker) accept(s *socket, counts *telemetry.Socket, fd int, peer netip.
 		return
 	}
 	counts.Active++
-	w.proxy.conns.Add(1)
+	w.opened()
 	w.clients.add(c)
 	c.timer.F = c.expired
 	if s.tls != nil {
@@ -649,7 +649,7 @@ func (c *client) close() {
 	}
 	c.conn.Close()
 	c.counts.Active--
-	w.proxy.conns.Add(-1)
+	w.ended()
 }
 
 // reset closes so that the client sees that its answer was cut off.

@@ -7,3 +7,11 @@ func (p *Proxy) Hold(loop int, f func()) { p.on(p.workers[loop], f) }
 
 // Watch has f told of each record of every loop.
 func (p *Proxy) Watch(f func(*record.Record)) { p.everywhere(func(w *worker) { w.tel.Watch = f }) }
+
+// Held is how many connections of clients each loop has.
+func (p *Proxy) Held() (held []int) {
+	for _, w := range p.workers {
+		held = append(held, int(w.held.Load()))
+	}
+	return held
+}

@@ -87,8 +87,10 @@ type socket struct {
 	class     plan.Class
 	tls       *tlsSide    // nil in cleartext
 	streams   *tls.Config // beside tls: for connections that are not HTTP
+	leaving   atomic.Bool // it is being shut
 	shared    atomic.Bool // who makes the handshake depends on the server name
 	listeners []*loop.Listener
+	counts    []*telemetry.Socket // each used by its loop alone
 	udp       []*udpSide
 }
 
@@ -111,6 +113,7 @@ func New(cfg Config) (*Proxy, error) {
 		if err != nil {
 			return nil, err
 		}
+		w.at = len(p.workers)
 		p.workers = append(p.workers, w)
 	}
 	return p, nil
@@ -202,7 +205,7 @@ func (p *Proxy) open(b *plan.Bound) (accept func(), err error) {
 		old.shared.Store(b.Streams)
 		return func() {}, nil
 	}
-	s := &socket{name: b.Name, addr: b.Addr, class: class, listeners: make([]*loop.Listener, len(p.workers)), udp: make([]*udpSide, len(p.workers))}
+	s := &socket{name: b.Name, addr: b.Addr, class: class, listeners: make([]*loop.Listener, len(p.workers)), counts: make([]*telemetry.Socket, len(p.workers)), udp: make([]*udpSide, len(p.workers))}
 	if b.TLS {
 		s.tls = p.newTLS(b.Name)
 		s.streams = forStreams(s.tls.config)
@@ -294,6 +297,7 @@ func (p *Proxy) hasPort(port uint16, udp bool) bool {
 
 // shut closes a socket on every loop; its connections finish what is in flight.
 func (p *Proxy) shut(s *socket) {
+	s.leaving.Store(true)
 	for i, w := range p.workers {
 		p.on(w, func() {
 			if ln := s.listeners[i]; ln != nil {

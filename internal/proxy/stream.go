@@ -83,7 +83,7 @@ func (w *worker) newStream(s *socket, counts *telemetry.Socket, fd int, peer net
 		return nil
 	}
 	counts.Active++
-	w.proxy.conns.Add(1)
+	w.opened()
 	w.streams.add(st)
 	st.timer.F = st.expired
 	st.begun = w.loop.Clock()
@@ -403,7 +403,7 @@ func (st *stream) forget() {
 	st.w.loop.Stop(&st.timer)
 	st.w.streams.remove(st)
 	st.counts.Active--
-	st.w.proxy.conns.Add(-1)
+	st.w.ended()
 }
 
 // cut ends the stream because its loop ends.

@@ -3,8 +3,8 @@ package proxy
 import (
 	"math"
 	"math/rand/v2"
-	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,6 +20,7 @@ import (
 // worker is the part of the proxy that lives on one loop.
 type worker struct {
 	proxy *Proxy
+	at    int // in proxy.workers
 	loop  *loop.Loop
 	tel   *telemetry.Loop
 	view  *view
@@ -59,9 +60,10 @@ type worker struct {
 	clients clientList
 	streams streamList
 	udp     []*udpSide
-	spliced uint64     // bytes of streams that never came to the process
-	flush   loop.Timer // of the access log
-	shaken  int        // TLS handshakes
+	spliced uint64       // bytes of streams that never came to the process
+	flush   loop.Timer   // of the access log
+	shaken  int          // TLS handshakes
+	held    atomic.Int64 // connections of clients, those on their way here included; others look at it
 }
 
 // churnHandshakes is how many TLS handshakes are worth a word to Config.Churn:
@@ -184,38 +186,6 @@ func (w *worker) use(v *view) {
 			}
 		}
 	}
-}
-
-// listen accepts on a bound socket.
-func (w *worker) listen(s *socket, fd int) *loop.Listener {
-	counts := w.tel.Socket(s.name)
-	var told int64 // when the log was told last
-	ln, err := w.loop.Listen(fd, func(fd int, peer netip.AddrPort) {
-		counts.Accepted++
-		if w.full() && !w.makeRoom() {
-			counts.Refused++
-			closeFD(fd)
-			return
-		}
-		switch {
-		case s.class == plan.ClassTCP:
-			w.acceptTCP(s, counts, fd, peer)
-		case s.shared.Load():
-			w.acceptShared(s, counts, fd, peer)
-		default:
-			w.accept(s, counts, fd, peer)
-		}
-	}, func(err error) {
-		if now := w.loop.Now(); told == 0 || now-told >= tellEvery {
-			told = now
-			w.proxy.cfg.Log("cannot accept connections for now", "socket", s.name, "error", err)
-		}
-	})
-	if err != nil {
-		w.proxy.cfg.Log("cannot accept connections", "socket", s.name, "error", err)
-		return nil
-	}
-	return ln
 }
 
 // tellEvery is how often the log is told of what goes wrong again and again.

@@ -70,6 +70,10 @@ var families = []family{
 		show:   func(h *Hub, p *Page) { h.showSockets(p, func(s Socket) uint64 { return gauge(s.Active) }) },
 	},
 	{
+		Metric: Metric{"windrose_connections_handed_total", Counter, "Connections that the event loop which accepted them handed to one that had fewer.", nil},
+		show:   func(h *Hub, p *Page) { c, _ := h.sum(); p.Count(c.Handed) },
+	},
+	{
 		Metric: Metric{"windrose_connections_refused_total", Counter, "Connections closed at once because a limit was met; of a UDP socket the datagrams that could not begin a flow.", []string{"socket"}},
 		show:   func(h *Hub, p *Page) { h.showSockets(p, func(s Socket) uint64 { return s.Refused }) },
 	},

@@ -380,6 +380,7 @@ func (c *Counts) add(o *Counts) {
 	c.UpstreamReused += o.UpstreamReused
 	c.UpstreamFailed += o.UpstreamFailed
 	c.RetriesDenied += o.RetriesDenied
+	c.Handed += o.Handed
 	c.MirrorsAnswered += o.MirrorsAnswered
 	c.MirrorsFailed += o.MirrorsFailed
 	c.MirrorsDropped += o.MirrorsDropped

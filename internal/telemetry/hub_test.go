@@ -221,7 +221,7 @@ func TestDetachKeepsCounts(t *testing.T) {
 		}
 		s := l.Socket("tcp/[::]:80")
 		s.Accepted, s.Active = 4, 1
-		l.Panics, l.UpstreamOpened, l.UpstreamReused, l.UpstreamFailed, l.RequestsActive, l.RetriesDenied, l.MirrorsAnswered, l.MirrorsFailed, l.MirrorsDropped = 1, 2, 3, 4, 5, 6, 7, 8, 9
+		l.Panics, l.UpstreamOpened, l.UpstreamReused, l.UpstreamFailed, l.RequestsActive, l.RetriesDenied, l.MirrorsAnswered, l.MirrorsFailed, l.MirrorsDropped, l.Handed = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 		l.Handshake(telemetry.HandshakeOK)
 		l.Turn(time.Second)
 		h.Detach(l)
@@ -240,6 +240,7 @@ func TestDetachKeepsCounts(t *testing.T) {
 	p.want(t, `windrose_mirrors_total{result="answered"}`, 14)
 	p.want(t, `windrose_mirrors_total{result="failed"}`, 16)
 	p.want(t, `windrose_mirrors_total{result="dropped"}`, 18)
+	p.want(t, `windrose_connections_handed_total`, 20)
 	p.want(t, `windrose_requests_active`, 0)
 	p.want(t, `windrose_tls_handshakes_total{result="ok"}`, 2)
 	p.want(t, `windrose_loop_turn_duration_seconds_sum`, 2)

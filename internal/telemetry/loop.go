@@ -20,6 +20,7 @@ type Counts struct {
 	MirrorsAnswered uint64 // copies of requests that a mirror answered
 	MirrorsFailed   uint64 // copies that no mirror answered
 	MirrorsDropped  uint64 // copies that were not sent: too large, too many, or not whole
+	Handed          uint64 // connections that were accepted and given to another loop
 	RetriesDenied   uint64 // retries that a rule asks for and the service's budget refused
 
 	Panics uint64 // panics that cost one connection
