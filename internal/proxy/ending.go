@@ -27,6 +27,9 @@ func (x *exchange) serverLost(err error, how loss) {
 	} else {
 		x.tryFailed(record.UpstreamReset, err.Error())
 	}
+	if how == midway {
+		x.blame()
+	}
 	again := x.whole && !x.answered
 	switch {
 	case again && how == unreached && x.attempts < maxAttempts && !x.once():
@@ -55,6 +58,13 @@ func (x *exchange) serverBroken() bool {
 	x.deaf = true
 	x.s.resume()
 	return false
+}
+
+// blame has the endpoint asked less: it had the request, and no answer came.
+func (x *exchange) blame() {
+	if x.s != nil && !x.answered {
+		x.s.endpoint().Failed(x.w.loop.Now())
+	}
 }
 
 // cut ends the exchange because the event loop ends.
@@ -151,9 +161,13 @@ func (x *exchange) expired() {
 	now := x.w.loop.Now()
 	switch {
 	case x.deadline != 0 && now >= x.deadline:
+		if x.down.whole() {
+			x.blame()
+		}
 		x.fail(record.RequestTimeout, "the rule's timeouts.request ran out")
 	case x.backendLine != 0 && now >= x.backendLine && x.idempotent && x.again():
 		x.tryFailed(record.BackendTimeout, "it did not answer within the rule's timeouts.backendRequest")
+		x.blame()
 		x.pause(false)
 	case x.backendLine != 0 && now >= x.backendLine:
 		x.fail(record.BackendTimeout, "endpoint "+x.rec.Endpoint.String()+" did not answer within the rule's timeouts.backendRequest")

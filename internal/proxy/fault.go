@@ -17,6 +17,9 @@ func (x *exchange) fail(flag record.Flag, reason string) { x.failStatus(flag, fl
 
 func (x *exchange) failStatus(flag record.Flag, status int, reason string) {
 	x.rec.Fault, x.rec.Reason = flag, reason
+	if flag == record.BackendTimeout || flag == record.UpstreamProtocol {
+		x.blame()
+	}
 	x.release(false)
 	if x.shadow {
 		x.emit()
@@ -25,6 +28,10 @@ func (x *exchange) failStatus(flag record.Flag, status int, reason string) {
 	if x.answered {
 		if x.tunnel {
 			x.w.tel.TunnelsActive--
+		}
+		if x.grpc {
+			x.endGRPC(flag, reason)
+			return
 		}
 		x.emit().broken(true)
 		return
@@ -169,6 +176,29 @@ func (x *exchange) replyGRPC(flag record.Flag, reason string) {
 	x.answered = true
 	x.down.respond(true)
 	x.sendReply(nil)
+}
+
+// endGRPC ends an answer that has begun with the status of a fault: where the
+// client looks for the service's. Whether a message was cut off it sees by its
+// length.
+func (x *exchange) endGRPC(flag record.Flag, reason string) {
+	w := x.w
+	w.own = strconv.AppendInt(w.own[:0], int64(grpcStatus(flag)), 10)
+	n := len(w.own)
+	if x.view.settings.FaultDetail == plan.DetailFull {
+		w.own = appendPercent(w.own, reason)
+	}
+	trailers := []h1.Field{{Name: []byte("grpc-status"), Value: w.own[:n]}, {Name: []byte("grpc-message"), Value: w.own[n:]}}
+	err := x.down.end(trailers)
+	if err == nil {
+		err = x.down.flush()
+	}
+	down := x.emit()
+	if err != nil {
+		down.broken(true)
+		return
+	}
+	down.finished()
 }
 
 // grpcStatus is gRPC's code for a fault (google.rpc.Code).

@@ -133,6 +133,9 @@ const (
 	// halfLife is how long it takes for a slow endpoint that gets no requests to
 	// look half as slow, so that it is tried again.
 	halfLife = int64(5 * time.Second)
+	// What a request without an answer counts as, first and at most.
+	firstFailed = int64(10 * time.Millisecond)
+	longFailed  = int64(10 * time.Second)
 )
 
 // Refused tells that no connection could be made: the endpoint is left out at
@@ -140,6 +143,14 @@ const (
 func (e *Endpoint) Refused(now int64) {
 	n := e.fails.Add(1)
 	e.down.Store(now + min(firstOut<<min(n-1, 10), longOut))
+}
+
+// Failed tells that a request had no answer: the endpoint broke off, spoke
+// nonsense or took too long. It looks slower each time, or else the one that
+// fails the fastest would be asked the most. Answers make up for it.
+func (e *Endpoint) Failed(now int64) {
+	e.latency.Store(min(max(2*e.decayed(now), firstFailed), longFailed))
+	e.seen.Store(now)
 }
 
 // Connected tells that a connection was made: the endpoint is in again.

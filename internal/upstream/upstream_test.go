@@ -202,6 +202,51 @@ func TestRefusedEndpointIsLeftOut(t *testing.T) {
 	}
 }
 
+// An endpoint that fails at once must not look like the fastest.
+func TestFailingEndpointIsAvoidedUntilItAnswers(t *testing.T) {
+	f := newFixture(t.Context(), Config{})
+	s := f.service(t, f.use([]plan.Part{part("s", plan.LeastRequest, 1, 2)}), "s")
+	rng := rand.New(rand.NewPCG(1, 2))
+	good, bad := s.Endpoints()[0], s.Endpoints()[1]
+	now := int64(1)
+	picks := func(n int) (ofBad int) {
+		for range n {
+			now += int64(time.Millisecond)
+			if e := s.Pick(now, rng.Uint64(), nil); e == bad {
+				ofBad++
+				bad.Failed(now)
+			} else {
+				good.Answered(now, int64(time.Millisecond))
+			}
+		}
+		return ofBad
+	}
+	if n := picks(1000); n == 0 || n > 5 {
+		t.Errorf("the failing endpoint was asked %d times in the first second", n)
+	}
+	now += int64(20 * time.Second)
+	good.Answered(now, int64(time.Millisecond))
+	if n := picks(60_000); n == 0 || n > 30 {
+		t.Errorf("the failing endpoint was asked %d times in a minute, want now and then", n)
+	}
+	// It is one of two again once it answers.
+	now += int64(2 * time.Minute)
+	bad.Answered(now, int64(time.Millisecond))
+	good.Answered(now, int64(time.Millisecond))
+	ofBad := 0
+	for range 1000 {
+		now += int64(time.Millisecond)
+		e := s.Pick(now, rng.Uint64(), nil)
+		e.Answered(now, int64(time.Millisecond))
+		if e == bad {
+			ofBad++
+		}
+	}
+	if ofBad < 300 {
+		t.Errorf("the endpoint that is well again was asked %d times of 1000", ofBad)
+	}
+}
+
 func TestOneEndpointIsPickedEvenIfOut(t *testing.T) {
 	s := one(t, part("s", "", 1))
 	s.Endpoints()[0].Refused(0)
