@@ -51,15 +51,16 @@ var imports = map[string][]string{
 	// Data plane.
 	"internal/h2":        {"internal/h1"},
 	"internal/upstream":  {"internal/plan"},
+	"internal/tap":       {"internal/record"},
 	"internal/telemetry": {"internal/record"},
 	"internal/proxy":     {"internal/h1", "internal/h2", "internal/loop", "internal/plan", "internal/record", "internal/session", "internal/sniff", "internal/telemetry", "internal/upstream"},
-	"internal/dataplane": {"internal/feed", "internal/memory", "internal/plan", "internal/procfs", "internal/proxy", "internal/telemetry", "internal/upstream", "internal/wait"},
+	"internal/dataplane": {"internal/feed", "internal/memory", "internal/plan", "internal/procfs", "internal/proxy", "internal/record", "internal/tap", "internal/telemetry", "internal/upstream", "internal/wait"},
 
 	// Wiring and surface.
-	"internal/admin": {"internal/object", "internal/plan", "internal/telemetry"},
+	"internal/admin": {"internal/object", "internal/plan", "internal/tap", "internal/telemetry"},
 	"internal/node": {
 		"api/v1alpha1", "internal/admin", "internal/atomicfile", "internal/feed", "internal/object", "internal/plan", "internal/procfs",
-		"internal/source", "internal/status", "internal/translate", "internal/wait", "internal/workload",
+		"internal/source", "internal/status", "internal/tap", "internal/translate", "internal/wait", "internal/workload",
 	},
 	"internal/cli": {
 		"api/v1alpha1", "internal/admin", "internal/dataplane", "internal/node", "internal/object", "internal/plan",
@@ -82,7 +83,7 @@ var pure = []string{"internal/plan", "internal/translate", "internal/h1", "inter
 var dataPlane = []string{
 	"internal/atomicfile", "internal/dataplane", "internal/feed", "internal/h1", "internal/h2", "internal/loop",
 	"internal/memory", "internal/plan", "internal/procfs", "internal/proxy", "internal/record", "internal/session", "internal/sniff",
-	"internal/telemetry", "internal/upstream", "internal/wait",
+	"internal/tap", "internal/telemetry", "internal/upstream", "internal/wait",
 }
 
 // pkg is what `go list -json` says about a package.

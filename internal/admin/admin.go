@@ -6,6 +6,9 @@
 //	/api/v1/findings                                  what is wrong, of all objects
 //	/api/v1/plan?parts=                               what the data plane was given
 //	/api/v1/version                                   of the running windrose
+//	/api/v1/tap?FILTER                                requests as they end, as JSON lines or server-sent events
+//	/api/v1/requests?FILTER&limit=                    the newest requests that the data plane remembers
+//	/api/v1/requests/ID                               those with this id
 //	/healthz/live, /healthz/ready                     ready: the configuration is applied
 //	/metrics                                          of both processes
 //
@@ -14,6 +17,8 @@
 // name rebound to 127.0.0.1 gets nothing), and sends no CORS headers. Whoever
 // has an account on the machine may ask, so secrets never leave: the values of
 // a Secret, private keys and the text around findings of Secrets are left out.
+// Single requests are shown without the query of their path; with it only to root
+// and to the user that windrose runs as, by the kernel's word on who asks.
 //
 // What is served is a View, an immutable picture that the node replaces. All
 // limits are fixed: connections, header sizes, times, watchers.
@@ -34,6 +39,7 @@ import (
 
 	"windrose.dev/windrose/internal/object"
 	"windrose.dev/windrose/internal/plan"
+	"windrose.dev/windrose/internal/tap"
 )
 
 // DefaultAddr is where the API listens unless told otherwise.
@@ -98,7 +104,13 @@ type Config struct {
 	Metrics string
 	// Output gives the last lines of a workload; nil for none.
 	Output func(object.Name) []Line
+	// Ask asks the data planes about single requests and has their answers told; a
+	// tap ends with ctx. Nil for none.
+	Ask func(ctx context.Context, q *tap.Question, tell func(*tap.Answer) error) error
 }
+
+// ErrNoDataPlane is what Config.Ask returns where nobody is there to be asked.
+var ErrNoDataPlane = errors.New("no data plane is connected")
 
 // Server serves the API.
 type Server struct {
@@ -198,11 +210,14 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /api/v1/findings", s.findings)
 	mux.HandleFunc("GET /api/v1/plan", s.plan)
 	mux.HandleFunc("GET /api/v1/version", s.version)
+	mux.HandleFunc("GET /api/v1/tap", s.tap)
+	mux.HandleFunc("GET /api/v1/requests", s.recent)
+	mux.HandleFunc("GET /api/v1/requests/{id}", s.request)
 	mux.HandleFunc("GET /healthz/live", s.live)
 	mux.HandleFunc("GET /healthz/ready", s.ready)
 	mux.HandleFunc("GET /metrics", s.metrics)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		fail(w, http.StatusNotFound, "there is nothing at "+r.URL.Path, "see /api/v1/objects, findings, plan, version and watch, /metrics, /healthz/live and /healthz/ready")
+		fail(w, http.StatusNotFound, "there is nothing at "+r.URL.Path, "see /api/v1/objects, findings, plan, version, watch, tap and requests, /metrics, /healthz/live and /healthz/ready")
 	})
 	return mux
 }

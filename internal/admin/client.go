@@ -10,9 +10,11 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"windrose.dev/windrose/internal/object"
+	"windrose.dev/windrose/internal/tap"
 )
 
 // ErrUnreachable means that no windrose answers at the address.
@@ -92,19 +94,46 @@ func (c *Client) Version(ctx context.Context) (Version, error) {
 // Watch calls tell for every event until ctx ends, tell fails or windrose goes
 // away.
 func (c *Client) Watch(ctx context.Context, s Selection, tell func(Event) error) error {
-	body, err := c.open(ctx, "/api/v1/watch", s.values())
+	return follow(ctx, c, "/api/v1/watch", s.values(), tell)
+}
+
+// Tap calls tell for every line of a tap until ctx ends, tell fails or windrose
+// goes away.
+func (c *Client) Tap(ctx context.Context, f tap.Filter, tell func(TapEvent) error) error {
+	return follow(ctx, c, "/api/v1/tap", filterValues(f), tell)
+}
+
+// Recent gives the newest requests that are remembered, at most limit.
+func (c *Client) Recent(ctx context.Context, f tap.Filter, limit int) (Remembered, error) {
+	var all Remembered
+	v := filterValues(f)
+	v.Set("limit", strconv.Itoa(limit))
+	err := c.get(ctx, "/api/v1/requests", v, &all)
+	return all, err
+}
+
+// Request gives the requests with an id that are remembered.
+func (c *Client) Request(ctx context.Context, id string) (Remembered, error) {
+	var found Remembered
+	err := c.get(ctx, "/api/v1/requests/"+url.PathEscape(id), nil, &found)
+	return found, err
+}
+
+// follow calls tell for every line of a stream.
+func follow[T any](ctx context.Context, c *Client, path string, values url.Values, tell func(T) error) error {
+	body, err := c.open(ctx, path, values)
 	if err != nil {
 		return err
 	}
 	defer body.Close()
 	dec := json.NewDecoder(bufio.NewReader(body))
 	for {
-		var e Event
+		var e T
 		if err := dec.Decode(&e); err != nil {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			return fmt.Errorf("the watch of %s ended: %w", c.addr, ErrUnreachable)
+			return fmt.Errorf("%s ended what it was telling: %w", c.addr, ErrUnreachable)
 		}
 		if err := tell(e); err != nil {
 			return err
@@ -129,8 +158,11 @@ func (c *Client) get(ctx context.Context, path string, values url.Values, into a
 
 // open gives the body of a good answer.
 func (c *Client) open(ctx context.Context, path string, values url.Values) (io.ReadCloser, error) {
-	u := url.URL{Scheme: "http", Host: c.addr, Path: path, RawQuery: values.Encode()}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	u := "http://" + c.addr + path
+	if len(values) > 0 {
+		u += "?" + values.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
 	if err != nil {
 		return nil, fmt.Errorf("the admin address %q: %w", c.addr, err)
 	}

@@ -11,7 +11,9 @@ package dataplane
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -29,6 +31,8 @@ import (
 	"windrose.dev/windrose/internal/plan"
 	"windrose.dev/windrose/internal/procfs"
 	"windrose.dev/windrose/internal/proxy"
+	"windrose.dev/windrose/internal/record"
+	"windrose.dev/windrose/internal/tap"
 	"windrose.dev/windrose/internal/telemetry"
 	"windrose.dev/windrose/internal/upstream"
 	"windrose.dev/windrose/internal/wait"
@@ -82,16 +86,18 @@ func Run(ctx context.Context, cfg Config) error {
 const gcPercent = 50
 
 type dataPlane struct {
-	cfg     Config
-	logs    *telemetry.Log
-	hub     *telemetry.Hub
-	proxy   *proxy.Proxy
-	table   *upstream.Table
-	store   feed.Store
-	client  *feed.Client
-	refresh chan struct{} // size 1: addresses of external names changed
-	churned chan struct{} // size 1: handshakes left garbage
-	broken  chan struct{} // size 1: a socket could not be bound
+	cfg      Config
+	logs     *telemetry.Log
+	hub      *telemetry.Hub
+	seen     *tap.Hub // of single requests
+	proxy    *proxy.Proxy
+	table    *upstream.Table
+	store    feed.Store
+	client   *feed.Client
+	answerer *feed.Answerer
+	refresh  chan struct{} // size 1: addresses of external names changed
+	churned  chan struct{} // size 1: handshakes left garbage
+	broken   chan struct{} // size 1: a socket could not be bound
 
 	mu           sync.Mutex // guards what follows: the state of configuration
 	builder      *plan.Builder
@@ -118,7 +124,11 @@ func newDataPlane(ctx context.Context, cfg Config) (*dataPlane, error) {
 		refresh: make(chan struct{}, 1),
 		changed: make(chan struct{}, 1),
 	}
-	d.hub = telemetry.NewHub(telemetry.Config{Version: cfg.Version, Process: "dataplane", Log: d.logs})
+	d.seen = tap.NewHub(runtime.GOMAXPROCS(0))
+	d.hub = telemetry.NewHub(telemetry.Config{
+		Version: cfg.Version, Process: "dataplane", Log: d.logs,
+		Watch: func(post func(func()) error) func(*record.Record) { return d.seen.Attach(post).Emit },
+	})
 	var err error
 	d.proxy, err = proxy.New(proxy.Config{
 		Loops: runtime.GOMAXPROCS(0), Hub: d.hub, Log: cfg.Say, Churn: func() { wait.Signal(d.churned) }, Share: predecessors(cfg.TakeOver),
@@ -140,6 +150,7 @@ func newDataPlane(ctx context.Context, cfg Config) (*dataPlane, error) {
 		}
 	}
 	d.client = &feed.Client{Node: cfg.Node, Build: cfg.Version, Held: d.stored}
+	d.answerer = &feed.Answerer{Node: cfg.Node, Build: cfg.Version, Answer: d.answer}
 	return d, nil
 }
 
@@ -161,6 +172,8 @@ func (d *dataPlane) run(ctx context.Context) error {
 	rest.Go(func() { serveErrs <- d.serve(failed, d.cfg.Metrics, d.metricsHandler()) })
 	rest.Go(func() { serveErrs <- d.serve(loopCtx, d.cfg.Health, d.healthHandler()) })
 	rest.Go(func() { d.follow(failed) })
+	// What the last requests met with is worth seeing: it ends after the drain.
+	rest.Go(func() { _ = d.answerer.Run(loopCtx, d.dial) }) // its error is the context's
 	rest.Go(func() { d.keep(failed) })
 	rest.Go(func() { d.mend(failed) })
 	select {
@@ -203,13 +216,24 @@ func (d *dataPlane) drain() {
 func (d *dataPlane) follow(ctx context.Context) {
 	stored := time.AfterFunc(patience, d.useStored)
 	defer stored.Stop()
-	dial := func(ctx context.Context) (net.Conn, error) {
-		var dialer net.Dialer
-		return dialer.DialContext(ctx, "unix", d.cfg.Feed)
-	}
-	if err := d.client.Run(ctx, dial, d.apply); err != nil && ctx.Err() == nil {
+	if err := d.client.Run(ctx, d.dial, d.apply); err != nil && ctx.Err() == nil {
 		d.cfg.Say("the plan stream has ended", "error", err)
 	}
+}
+
+// dial connects to the control part.
+func (d *dataPlane) dial(ctx context.Context) (net.Conn, error) {
+	var dialer net.Dialer
+	return dialer.DialContext(ctx, "unix", d.cfg.Feed)
+}
+
+// answer answers a question of the control part about single requests.
+func (d *dataPlane) answer(ctx context.Context, question []byte, send feed.Send) error {
+	var q tap.Question
+	if err := json.Unmarshal(question, &q); err != nil {
+		return fmt.Errorf("the question is not understood: %w", err)
+	}
+	return d.seen.Answer(ctx, &q, func(a *tap.Answer) error { return send(a, len(a.Events)+int(a.Dropped)) })
 }
 
 // useStored serves the stored plan, unless the control part was quicker.

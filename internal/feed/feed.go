@@ -13,6 +13,17 @@
 //	                                  <-   delta ...
 //	report: version, problems         ->   at any time, when the problems changed
 //
+// Beside it a data plane keeps a second connection for questions that the control
+// part has, about single requests for one. Answers can be many and their asker
+// slow, and the plan must not wait behind them:
+//
+//	hello: purpose questions          ->
+//	                                  <-   welcome   or refuse: why
+//	                                  <-   ask: id, body
+//	answer: id, body                  ->   as many as there are
+//	end: id, reason                   ->
+//	                                  <-   cancel: id
+//
 // Frames are a length of four bytes, big-endian, and JSON. Both sides bound
 // every frame, wait and buffer. The server has one delta in flight for each
 // client and then sends what is newest: a slow client skips versions and costs
@@ -29,6 +40,7 @@
 package feed
 
 import (
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -86,7 +98,8 @@ type message struct {
 	Protocol int    `json:"protocol,omitempty"` // hello, welcome
 	Build    string `json:"build,omitempty"`    // hello, welcome
 	Node     string `json:"node,omitempty"`     // hello
-	Reason   string `json:"reason,omitempty"`   // refuse
+	Purpose  string `json:"purpose,omitempty"`  // hello; empty: the plan
+	Reason   string `json:"reason,omitempty"`   // refuse, end
 
 	Held []heldPart `json:"held,omitempty"` // held
 
@@ -96,6 +109,10 @@ type message struct {
 	Last    bool       `json:"last,omitempty"`    // held, delta
 
 	Ack *Ack `json:"ack,omitempty"` // ack, report
+
+	ID   uint64          `json:"id,omitempty"`   // ask, answer, end, cancel
+	Body json.RawMessage `json:"body,omitempty"` // ask, answer
+	Says uint64          `json:"says,omitempty"` // answer: how many things its body tells
 }
 
 // The types of messages.
@@ -109,7 +126,14 @@ const (
 	typeReport  = "report"
 	typePing    = "ping"
 	typePong    = "pong"
+	typeAsk     = "ask"
+	typeAnswer  = "answer"
+	typeEnd     = "end"
+	typeCancel  = "cancel"
 )
+
+// purposeQuestions is the purpose of a connection for questions.
+const purposeQuestions = "questions"
 
 type heldPart struct {
 	Key  plan.Key `json:"key"`

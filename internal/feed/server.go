@@ -34,6 +34,10 @@ type Server struct {
 	graves  []grave       // removed parts, for clients that may still have them
 	changed chan struct{} // closed by the next Use
 	clients map[*session]struct{}
+
+	answering map[*answering]struct{} // connections for questions
+	questions map[*question]struct{}  // that are not answered yet
+	asked     uint64                  // questions so far
 }
 
 // A cell is one part as the server knows it.
@@ -252,14 +256,29 @@ func (s *Server) serve(ctx context.Context, conn net.Conn) {
 	defer stop()
 	defer conn.Close()
 	c := &session{server: s, wire: newWire(conn), acks: make(chan Ack, 1)}
-	err := s.enter(c)
-	if err == nil {
-		err = c.run(ctx, conn)
-	}
-	s.leave(c)
-	if ctx.Err() == nil && s.OnPeer != nil {
+	purpose, err := s.carry(ctx, c)
+	if ctx.Err() == nil && s.OnPeer != nil && purpose == "" {
 		s.OnPeer(c.peer, err)
 	}
+}
+
+// carry serves a connection for its purpose.
+func (s *Server) carry(ctx context.Context, c *session) (purpose string, err error) {
+	if err := s.enter(c); err != nil {
+		return "", err
+	}
+	defer s.leave(c)
+	deadline := time.Now().Add(helloTimeout)
+	hello, err := c.hello(deadline)
+	switch {
+	case err != nil:
+		return "", err
+	case hello.Purpose == purposeQuestions:
+		return purposeQuestions, s.question(ctx, c)
+	case hello.Purpose != "":
+		return "", c.refuse(fmt.Sprintf("the purpose %q is not known here", clip(hello.Purpose)))
+	}
+	return "", c.run(ctx, c.wire.conn, deadline)
 }
 
 // enter counts a connection in, if it may come.

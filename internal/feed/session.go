@@ -51,8 +51,8 @@ func (c *session) refuse(reason string) error {
 	return err
 }
 
-func (c *session) run(ctx context.Context, conn net.Conn) error {
-	if err := c.greet(); err != nil {
+func (c *session) run(ctx context.Context, conn net.Conn, deadline time.Time) error {
+	if err := c.greet(deadline); err != nil {
 		return err
 	}
 	if s := c.server; s.OnPeer != nil {
@@ -70,22 +70,26 @@ func (c *session) run(ctx context.Context, conn net.Conn) error {
 	return err
 }
 
-// greet reads what the data plane says of itself and answers.
-func (c *session) greet() error {
-	deadline := time.Now().Add(helloTimeout)
-	var hello message
-	if err := c.expect(&hello, deadline); err != nil {
-		return err
+// hello reads what the data plane says of itself.
+func (c *session) hello(deadline time.Time) (*message, error) {
+	hello := &message{}
+	if err := c.expect(hello, deadline); err != nil {
+		return nil, err
 	}
 	if hello.Type != typeHello {
-		return c.refuse(fmt.Sprintf("the stream begins with %q instead of %q", clip(hello.Type), typeHello))
+		return nil, c.refuse(fmt.Sprintf("the stream begins with %q instead of %q", clip(hello.Type), typeHello))
 	}
 	c.server.mu.Lock()
 	c.peer = Peer{Node: clip(hello.Node), Build: clip(hello.Build)}
 	c.server.mu.Unlock()
 	if hello.Protocol != Protocol {
-		return c.refuse(protocolMismatch(hello.Protocol, clip(hello.Build)))
+		return nil, c.refuse(protocolMismatch(hello.Protocol, clip(hello.Build)))
 	}
+	return hello, nil
+}
+
+// greet reads what the data plane holds, and answers.
+func (c *session) greet(deadline time.Time) error {
 	held := map[plan.Key]Hash{}
 	for last := false; !last; {
 		var m message

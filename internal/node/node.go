@@ -127,6 +127,7 @@ func (n *node) build() (err error) {
 	n.admin, err = admin.Listen(admin.Config{
 		Addr: n.cfg.Admin, Version: n.cfg.Version, Metrics: metrics,
 		Output: func(name object.Name) []admin.Line { return outputOf(n.engine, name) },
+		Ask:    n.ask,
 	})
 	if err != nil {
 		return err

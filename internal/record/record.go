@@ -5,6 +5,7 @@
 package record
 
 import (
+	"bytes"
 	"net/netip"
 	"time"
 )
@@ -304,4 +305,33 @@ func (r *Record) LastTry() *Attempt {
 		return nil
 	}
 	return &r.Tries[len(r.Tries)-1]
+}
+
+// ShownPath is what of the request target is shown: the path without the query,
+// where tokens, signatures and session ids travel, and without the authority of
+// an absolute target, which may hold a password.
+func (r *Record) ShownPath() []byte {
+	path, _ := r.SplitPath()
+	return path
+}
+
+// SplitPath is the request target without the authority that an absolute one
+// has: its path, and its query with the question mark.
+func (r *Record) SplitPath() (path, query []byte) {
+	path = r.Path
+	if i := bytes.IndexByte(path, '?'); i >= 0 {
+		path, query = path[:i], path[i:]
+	}
+	if len(path) == 0 || path[0] == '/' {
+		return path, query
+	}
+	if i := bytes.Index(path, []byte("://")); i >= 0 {
+		rest := path[i+3:]
+		slash := bytes.IndexByte(rest, '/')
+		if slash < 0 {
+			return nil, query
+		}
+		return rest[slash:], query
+	}
+	return path, query
 }

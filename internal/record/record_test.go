@@ -38,3 +38,22 @@ func TestEveryFlagIsWhole(t *testing.T) {
 		t.Errorf("%q comes after the last flag: Flags does not list it", f)
 	}
 }
+
+func TestShownPathHasNoSecrets(t *testing.T) {
+	for _, c := range []struct{ target, want string }{
+		{"/a/b", "/a/b"},
+		{"/a?token=1", "/a"},
+		{"/?", "/"},
+		{"?x", ""},
+		{"*", "*"},
+		{"http://user:pass@shop.example/a?b", "/a"},
+		{"http://user:pass@shop.example", ""},
+		{"shop.example:443", "shop.example:443"},
+		{"/to?next=http://b/c", "/to"},
+		{"", ""},
+	} {
+		if got := string((&record.Record{Path: []byte(c.target)}).ShownPath()); got != c.want {
+			t.Errorf("%q: got %q, want %q", c.target, got, c.want)
+		}
+	}
+}

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"windrose.dev/windrose/internal/record"
 )
 
 const (
@@ -27,6 +29,9 @@ type Config struct {
 	Process   string // value of the label "process", by which Merge's pages differ
 	MaxSeries int    // series of routes and services together; 0 is 20,000
 	Log       *Log   // nil: no access log
+	// Watch, if set, is called for each loop that is attached, with its post, and
+	// gives the loop's Watch.
+	Watch func(post func(func()) error) func(*record.Record)
 }
 
 // Hub gathers what the loops count and shows it. It is safe for concurrent use.
@@ -106,6 +111,9 @@ func NewHub(config Config) *Hub {
 // block, and returns an error where the function will not run.
 func (h *Hub) Attach(post func(func()) error) *Loop {
 	l := newLoop(h.config.Log)
+	if h.config.Watch != nil {
+		l.Watch = h.config.Watch(post)
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	m := &member{loop: l, name: strconv.Itoa(h.index), post: post, back: make(chan *batch, 1), idle: new(batch)}

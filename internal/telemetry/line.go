@@ -1,7 +1,6 @@
 package telemetry
 
 import (
-	"bytes"
 	"net/netip"
 	"strconv"
 	"time"
@@ -65,7 +64,7 @@ func appendLine(dst []byte, r *record.Record, s *stamp) []byte {
 	dst = addr(dst, `,"client":`, r.Client)
 	dst = field(dst, `,"method":`, r.Method, maxMethod)
 	dst = field(dst, `,"host":`, r.Host, maxHost)
-	dst = field(dst, `,"path":`, logPath(r.Path), maxPath)
+	dst = field(dst, `,"path":`, r.ShownPath(), maxPath)
 	dst = field(dst, `,"protocol":`, r.Protocol, maxMethod)
 	dst = field(dst, `,"tls":`, r.TLS, maxMethod)
 	dst = number(dst, `,"status":`, int64(r.Status))
@@ -95,26 +94,6 @@ func appendLine(dst []byte, r *record.Record, s *stamp) []byte {
 		dst = field(dst, `,"mend":`, r.Fault.Mend(), maxText)
 	}
 	return append(dst, '}', '\n')
-}
-
-// logPath is what of a request target is logged: the path without the query,
-// and without the authority of an absolute target, which may hold a password.
-func logPath(target []byte) []byte {
-	if i := bytes.IndexByte(target, '?'); i >= 0 {
-		target = target[:i]
-	}
-	if len(target) == 0 || target[0] == '/' {
-		return target
-	}
-	if i := bytes.Index(target, []byte("://")); i >= 0 {
-		rest := target[i+3:]
-		slash := bytes.IndexByte(rest, '/')
-		if slash < 0 {
-			return nil
-		}
-		return rest[slash:]
-	}
-	return target
 }
 
 func number(dst []byte, key string, v int64) []byte {

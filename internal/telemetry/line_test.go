@@ -86,25 +86,6 @@ func TestLineOfAnEmptyRecordHasOnlyWhatIsKnown(t *testing.T) {
 	}
 }
 
-func TestLogPath(t *testing.T) {
-	for _, c := range []struct{ target, want string }{
-		{"/a/b", "/a/b"},
-		{"/a?token=1", "/a"},
-		{"/?", "/"},
-		{"?x", ""},
-		{"*", "*"},
-		{"http://user:pass@shop.example/a?b", "/a"},
-		{"http://user:pass@shop.example", ""},
-		{"shop.example:443", "shop.example:443"},
-		{"/to?next=http://b/c", "/to"},
-		{"", ""},
-	} {
-		if got := string(logPath([]byte(c.target))); got != c.want {
-			t.Errorf("%q: got %q, want %q", c.target, got, c.want)
-		}
-	}
-}
-
 func TestAppendString(t *testing.T) {
 	for _, c := range []struct{ name, in, want string }{
 		{"plain", "abc", `abc`},
