@@ -57,7 +57,7 @@ var imports = map[string][]string{
 	"internal/dataplane": {"internal/feed", "internal/memory", "internal/plan", "internal/procfs", "internal/proxy", "internal/record", "internal/tap", "internal/telemetry", "internal/upstream", "internal/wait"},
 
 	// Wiring and surface.
-	"internal/admin": {"internal/object", "internal/plan", "internal/tap", "internal/telemetry"},
+	"internal/admin": {"internal/object", "internal/plan", "internal/procfs", "internal/tap", "internal/telemetry"},
 	"internal/node": {
 		"api/v1alpha1", "internal/admin", "internal/atomicfile", "internal/feed", "internal/object", "internal/plan", "internal/procfs",
 		"internal/source", "internal/status", "internal/tap", "internal/translate", "internal/wait", "internal/workload",

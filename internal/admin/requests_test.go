@@ -135,7 +135,9 @@ func TestRememberedRequests(t *testing.T) {
 }
 
 func TestRequestsRefuse(t *testing.T) {
-	full := func(context.Context, *tap.Question, func(*tap.Answer) error) error { return errors.New("16 taps are open") }
+	full := func(context.Context, *tap.Question, func(*tap.Answer) error) error {
+		return errors.New("16 taps are open")
+	}
 	nobody := func(context.Context, *tap.Question, func(*tap.Answer) error) error { return admin.ErrNoDataPlane }
 	for _, c := range []struct {
 		path, want string

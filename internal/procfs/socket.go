@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/binary"
 	"encoding/hex"
+	"io"
 	"net/netip"
 	"os"
 	"strconv"
@@ -78,6 +79,47 @@ func heldIn(path, state string, addr netip.AddrPort, theirs map[string]bool) boo
 		}
 	}
 	return lines.Err() == nil
+}
+
+// OwnerOf is the user whose TCP socket is connected from local to remote, on
+// this machine.
+func OwnerOf(local, remote netip.AddrPort) (uid uint32, ok bool) {
+	for _, table := range [...]string{"tcp", "tcp6"} {
+		f, err := os.Open("/proc/self/net/" + table)
+		if err != nil {
+			continue
+		}
+		uid, ok = ownerIn(f, local, remote)
+		f.Close()
+		if ok {
+			return uid, true
+		}
+	}
+	return 0, false
+}
+
+// ownerIn is OwnerOf for one table of the kernel.
+func ownerIn(table io.Reader, local, remote netip.AddrPort) (uint32, bool) {
+	const established = "01"
+	lines := bufio.NewScanner(table)
+	for lines.Scan() {
+		// sl, local address, remote address, state, queues, timer, retransmits, uid
+		fields := strings.Fields(lines.Text())
+		if len(fields) < 8 || fields[3] != established {
+			continue
+		}
+		from, ok := parseAddr(fields[1])
+		to, ok2 := parseAddr(fields[2])
+		if ok && ok2 && same(from, local) && same(to, remote) {
+			uid, err := strconv.ParseUint(fields[7], 10, 32)
+			return uint32(uid), err == nil
+		}
+	}
+	return 0, false
+}
+
+func same(a, b netip.AddrPort) bool {
+	return a.Port() == b.Port() && a.Addr().Unmap() == b.Addr().Unmap().WithZone("")
 }
 
 // overlap says whether two addresses cannot both be bound.

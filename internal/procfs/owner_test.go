@@ -1,4 +1,4 @@
-package admin
+package procfs
 
 import (
 	"encoding/binary"
@@ -34,7 +34,7 @@ func TestOwnerOfAConnection(t *testing.T) {
 		{"IPv4 from a socket of IPv6", six, "127.0.0.1:40002", "127.0.0.1:15000", 1003, true},
 		{"no table", "", "127.0.0.1:40000", "127.0.0.1:15000", 0, false},
 	} {
-		uid, ok := ownerOf(strings.NewReader(c.table), netip.MustParseAddrPort(c.local), netip.MustParseAddrPort(c.remote))
+		uid, ok := ownerIn(strings.NewReader(c.table), netip.MustParseAddrPort(c.local), netip.MustParseAddrPort(c.remote))
 		if uid != c.uid || ok != c.ok {
 			t.Errorf("%s: got %d %v, want %d %v", c.name, uid, ok, c.uid, c.ok)
 		}
