@@ -93,6 +93,23 @@ func (b *Body) Next(buf []byte) (data []byte, n int, done bool, err *Error) {
 	return data, len(data), b.left == 0, nil
 }
 
+// Left is how many bytes of content are known to follow without anything
+// between them; 0 if that cannot be told.
+func (b *Body) Left() int64 {
+	if b.coding != Length {
+		return 0
+	}
+	return b.left
+}
+
+// Skip takes n bytes of content that went another way; there must be as many
+// Left.
+func (b *Body) Skip(n int64) {
+	if b.left -= n; b.left == 0 {
+		b.state = atEnd
+	}
+}
+
 // Done says whether the end of the body was seen.
 func (b *Body) Done() bool { return b.state == atEnd }
 

@@ -120,6 +120,10 @@ func (c *Conn) Buffered() int {
 	return n
 }
 
+// Full says whether the socket takes no more now: Ready tells with Drained when
+// it does.
+func (c *Conn) Full() bool { return c.wanted || c.Buffered() > 0 }
+
 // Hangup says whether the peer will send no more.
 func (c *Conn) Hangup() bool { return c.hangup }
 

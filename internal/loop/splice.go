@@ -17,11 +17,11 @@ import (
 var ErrNoSplice = errors.New("splice is not possible")
 
 const (
-	// pipeSize is the capacity that is asked for, the most that the kernel gives
+	// PipeSize is the capacity that is asked for, the most that the kernel gives
 	// by default (fs.pipe-max-size): the calls cost more than the bytes. All pipes
 	// of a user together have 64 MiB (fs.pipe-user-pages-soft); beyond, the kernel
 	// gives less.
-	pipeSize = 1 << 20
+	PipeSize = 1 << 20
 	// leastPipe is what is worth its calls.
 	leastPipe = 64 << 10
 	// maxPipes bounds the pipes of a loop, and with them the memory that streams
@@ -62,7 +62,7 @@ func (l *Loop) TakePipe() *Pipe {
 		return nil
 	}
 	// Where the kernel refuses, the pipe is as small as it was made.
-	size, err := unix.FcntlInt(uintptr(fds[1]), unix.F_SETPIPE_SZ, pipeSize)
+	size, err := unix.FcntlInt(uintptr(fds[1]), unix.F_SETPIPE_SZ, PipeSize)
 	if err != nil {
 		size, err = unix.FcntlInt(uintptr(fds[1]), unix.F_GETPIPE_SZ, 0)
 	}
@@ -93,10 +93,10 @@ func (l *Loop) closePipe(p *Pipe) {
 	l.pipes.open--
 }
 
-// SpliceTo moves what c has to read into p, which must be empty. It returns
-// ErrAgain when there is nothing now, io.EOF at the end, and ErrNoSplice where
-// Read must be used instead. It is for cleartext.
-func (c *Conn) SpliceTo(p *Pipe) (int, error) {
+// SpliceTo moves what c has to read, most bytes of it, into p, which must be
+// empty. It returns ErrAgain when there is nothing now, io.EOF at the end, and
+// ErrNoSplice where Read must be used instead. It is for cleartext.
+func (c *Conn) SpliceTo(p *Pipe, most int) (int, error) {
 	switch {
 	case c.err != nil:
 		return 0, c.err
@@ -105,7 +105,7 @@ func (c *Conn) SpliceTo(p *Pipe) (int, error) {
 	case !c.canRead:
 		return 0, ErrAgain
 	}
-	n, e := sysSplice(c.fd, p.w, pipeSize)
+	n, e := sysSplice(c.fd, p.w, min(most, PipeSize))
 	switch {
 	case e == unix.EAGAIN:
 		c.canRead = false // the pipe is empty, so it is the socket

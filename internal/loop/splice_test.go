@@ -31,7 +31,7 @@ func (s *spliceEcho) ready(c *Conn, r Ready) {
 				return
 			}
 		}
-		n, err := c.SpliceTo(s.p)
+		n, err := c.SpliceTo(s.p, PipeSize)
 		if s.err = err; err != nil {
 			if errors.Is(err, io.EOF) {
 				c.Close()

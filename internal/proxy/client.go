@@ -331,7 +331,7 @@ func (c *client) serve(p []byte) []byte {
 func (c *client) pumpBody() {
 	x := c.x
 	for range turnReads {
-		if c.body.Done() || x.upEnd || !x.wants() {
+		if c.body.Done() && x.asks.empty() || x.upEnd || !x.wants() {
 			return
 		}
 		if c.phase == tunnel && c.in != nil { // it came before the answer
@@ -339,6 +339,13 @@ func (c *client) pumpBody() {
 				return
 			}
 			continue
+		}
+		if x.asks.bulk || x.asks.pipe != nil {
+			if done, took := c.splice(); done {
+				return
+			} else if took {
+				continue
+			}
 		}
 		n, err := c.conn.Read(c.w.loop.In)
 		switch {
@@ -348,6 +355,7 @@ func (c *client) pumpBody() {
 			if !c.upload(c.w.loop.In[:n]) {
 				return
 			}
+			x.asks.bulk = n >= bulkRead && c.body.Left() >= leastBulk && x.splicesUp()
 		case c.phase == tunnel && errors.Is(err, io.EOF):
 			if x.onBodyEnd(nil) {
 				x.flushUp()
@@ -485,9 +493,13 @@ func (c *client) refuse(err *h1.Error) {
 // What follows makes client the clientSide of its exchanges.
 
 func (c *client) whole() bool   { return c.body.Done() }
-func (c *client) blocked() bool { return c.conn.Buffered() > 0 }
+func (c *client) blocked() bool { return c.conn.Full() }
 
 func (c *client) resume() {
+	if c.phase == busy && !c.x.asks.empty() {
+		c.pumpBody() // what is in the pipe needs no event of the client's
+		return
+	}
 	if c.in != nil || c.conn.Readable() {
 		c.conn.Again()
 	}

@@ -123,6 +123,10 @@ func (x *exchange) release(keep bool) {
 		return
 	}
 	x.s = nil
+	for _, l := range [2]*lane{&x.asks, &x.answers} {
+		x.w.loop.GivePipe(l.pipe)
+		*l = lane{}
+	}
 	s.endpoint().End()
 	s.release(keep)
 }

@@ -60,6 +60,9 @@ type exchange struct {
 	origin    []byte          // of the page that asks, if the filter allows it
 	preflight bool            // the request is one
 
+	asks    lane // the request's body, while it is large and passes the process by
+	answers lane // and the answer's
+
 	interims    uint16 // interim answers that were passed on
 	answered    bool   // the final head went to the client
 	own         bool   // the answer is windrose's own

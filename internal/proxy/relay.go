@@ -12,7 +12,7 @@ import (
 // taken all that it was given before, so that a direction holds at most one
 // read, or one pipe.
 
-// lane is one direction of a stream.
+// lane is one direction of a stream, or of a large body.
 type lane struct {
 	bytes  int64
 	pipe   *loop.Pipe // only while there is something in it, or in the middle of a move
@@ -115,11 +115,12 @@ func (st *stream) step(l *lane, from, to *loop.Conn) progress {
 	if to.Buffered() > 0 {
 		return blocked
 	}
-	if l.pipe == nil && l.bulk && !l.copied {
-		l.pipe = st.w.loop.TakePipe() // nil if there is none to be had
-	}
-	if l.pipe != nil {
-		return st.splice(l, from, to)
+	if l.open(st.w) {
+		p := l.splice(st.w, from, to, loop.PipeSize)
+		if l.copied {
+			st.rest(l)
+		}
+		return p
 	}
 	n, err := from.Read(st.w.loop.In)
 	if err != nil {
@@ -133,16 +134,30 @@ func (st *stream) step(l *lane, from, to *loop.Conn) progress {
 	return moved
 }
 
-func (st *stream) splice(l *lane, from, to *loop.Conn) progress {
+// empty says that nothing is on its way in the pipe.
+func (l *lane) empty() bool { return l.pipe == nil || l.pipe.Len() == 0 }
+
+// open says whether there is a pipe to splice through.
+func (l *lane) open(w *worker) bool {
+	if l.pipe == nil && l.bulk && !l.copied {
+		l.pipe = w.loop.TakePipe() // nil if there is none to be had
+	}
+	return l.pipe != nil
+}
+
+// splice sends what is in the pipe, then moves bytes once, so many at most.
+func (l *lane) splice(w *worker, from, to *loop.Conn, most int64) progress {
 	if l.pipe.Len() > 0 {
 		if p := drained(to.SpliceFrom(l.pipe)); p != moved {
 			return p
 		}
 	}
-	n, err := from.SpliceTo(l.pipe)
+	if most == 0 {
+		return moved
+	}
+	n, err := from.SpliceTo(l.pipe, int(min(most, loop.PipeSize)))
 	if errors.Is(err, loop.ErrNoSplice) {
 		l.copied = true
-		st.rest(l)
 		return moved
 	}
 	if err != nil {
@@ -150,7 +165,7 @@ func (st *stream) splice(l *lane, from, to *loop.Conn) progress {
 	}
 	l.bytes += int64(n)
 	l.bulk = n >= thinSplice
-	st.w.spliced += uint64(n)
+	w.spliced += uint64(n)
 	return drained(to.SpliceFrom(l.pipe))
 }
 
@@ -177,9 +192,11 @@ func drained(err error) progress {
 }
 
 // rest gives the pipe back if it is empty.
-func (st *stream) rest(l *lane) {
-	if l.pipe != nil && l.pipe.Len() == 0 {
-		st.w.loop.GivePipe(l.pipe)
+func (st *stream) rest(l *lane) { l.rest(st.w) }
+
+func (l *lane) rest(w *worker) {
+	if l.pipe != nil && l.empty() {
+		w.loop.GivePipe(l.pipe)
 		l.pipe = nil
 	}
 }

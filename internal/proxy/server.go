@@ -167,6 +167,13 @@ func (s *server) resume() {
 		if x.down.blocked() {
 			return // the exchange has us resume
 		}
+		if x.answers.bulk || x.answers.pipe != nil {
+			if done, took := s.splice(); done {
+				return
+			} else if took {
+				continue
+			}
+		}
 		n, err := s.conn.Read(s.w.loop.In)
 		if err == loop.ErrAgain { //nolint:errorlint // see client.read
 			return
@@ -179,6 +186,7 @@ func (s *server) resume() {
 		if s.x != x {
 			return // the exchange has ended, or has another endpoint
 		}
+		x.answers.bulk = n >= bulkRead && s.answer.Left() >= leastBulk && x.plain(s)
 	}
 	s.conn.Again()
 }
@@ -363,7 +371,7 @@ func (s *server) flush() error {
 	return s.conn.Write(out)
 }
 
-func (s *server) blocked() bool { return s.conn.Connecting() || s.conn.Buffered() > 0 }
+func (s *server) blocked() bool { return s.conn.Connecting() || s.conn.Full() }
 
 // release puts the connection into the pool if its exchange has ended well.
 func (s *server) release(keep bool) {
@@ -374,7 +382,7 @@ func (s *server) release(keep bool) {
 	full := p != nil && p.size >= w.view.settings.MaxUpstreamIdle
 	// What is left unread would be taken for the next answer.
 	unread := s.conn.Readable() && !s.conn.Quiet()
-	if !keep || full || unread || s.point.Gone() || s.conn.Hangup() || s.conn.Buffered() > 0 {
+	if !keep || full || unread || s.point.Gone() || s.conn.Hangup() || s.conn.Full() {
 		s.close()
 		return
 	}
