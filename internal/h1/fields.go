@@ -166,6 +166,8 @@ func Classify(name []byte) Known {
 		return is("proxy-authenticate", ProxyAuthenticate)
 	case 19:
 		return is("proxy-authorization", ProxyAuthorization)
+	case 23:
+		return is("x-forwarded-client-cert", ForwardedClientCert)
 	}
 	return 0
 }

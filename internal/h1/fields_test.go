@@ -14,7 +14,7 @@ var knownNames = map[h1.Known]string{
 	h1.Connection: "Connection", h1.KeepAlive: "Keep-Alive", h1.ProxyConnection: "Proxy-Connection",
 	h1.TE: "TE", h1.Trailer: "Trailer", h1.Upgrade: "Upgrade", h1.Expect: "Expect",
 	h1.UserAgent: "User-Agent", h1.RequestID: "X-Request-Id", h1.ForwardedFor: "X-Forwarded-For",
-	h1.ForwardedProto: "X-Forwarded-Proto", h1.ForwardedHost: "X-Forwarded-Host", h1.Forwarded: "Forwarded",
+	h1.ForwardedProto: "X-Forwarded-Proto", h1.ForwardedHost: "X-Forwarded-Host", h1.ForwardedClientCert: "X-Forwarded-Client-Cert", h1.Forwarded: "Forwarded",
 	h1.FaultFlag: "X-Windrose-Fault", h1.HTTP2Settings: "HTTP2-Settings",
 	h1.ProxyAuthenticate: "Proxy-Authenticate", h1.ProxyAuthorization: "Proxy-Authorization",
 	h1.Date: "Date", h1.Server: "Server",

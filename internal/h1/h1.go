@@ -39,13 +39,14 @@ const (
 	Upgrade
 	Expect
 	UserAgent
-	RequestID      // X-Request-Id
-	ForwardedFor   // X-Forwarded-For
-	ForwardedProto // X-Forwarded-Proto
-	ForwardedHost  // X-Forwarded-Host
-	Forwarded      // RFC 7239
-	FaultFlag      // X-Windrose-Fault
-	HTTP2Settings  // hop by hop (RFC 7540 3.2.1)
+	RequestID           // X-Request-Id
+	ForwardedFor        // X-Forwarded-For
+	ForwardedProto      // X-Forwarded-Proto
+	ForwardedHost       // X-Forwarded-Host
+	ForwardedClientCert // X-Forwarded-Client-Cert
+	Forwarded           // RFC 7239
+	FaultFlag           // X-Windrose-Fault
+	HTTP2Settings       // hop by hop (RFC 7540 3.2.1)
 	ProxyAuthenticate
 	ProxyAuthorization
 	Date

@@ -116,6 +116,7 @@ func (cancelledError) Temporary() bool { return false }
 type session struct {
 	c       *Conn
 	conn    *tls.Conn
+	owner   Handler // when the session began
 	limits  *Handshakes
 	state   *tls.ConnectionState
 	phase   phase
@@ -144,7 +145,7 @@ const (
 // StartTLS makes c a TLS server connection. Ready is first called with Drained
 // when the handshake has ended well, or with Err.
 func (c *Conn) StartTLS(cfg *tls.Config, limits *Handshakes) {
-	s := &session{c: c, limits: limits, wakeup: make(chan struct{}, 1)}
+	s := &session{c: c, owner: c.h, limits: limits, wakeup: make(chan struct{}, 1)}
 	s.conn = tls.Server((*transport)(s), cfg)
 	c.tls = s
 }
@@ -156,6 +157,16 @@ func (c *Conn) StartTLSClient(cfg *tls.Config, limits *Handshakes) {
 	s := &session{c: c, limits: limits, client: true, wakeup: make(chan struct{}, 1)}
 	s.conn = tls.Client((*transport)(s), cfg)
 	c.tls = s
+}
+
+// Owner is whom the loop tells of a connection that crypto/tls knows as conn,
+// which a Config's callbacks can ask for while the handshake is under way.
+func Owner(conn net.Conn) Handler {
+	t, ok := conn.(*transport)
+	if !ok {
+		return nil
+	}
+	return t.owner
 }
 
 // CancelHandshake ends a handshake that takes too long: Ready is called with an

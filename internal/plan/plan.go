@@ -89,6 +89,20 @@ func (p *Plan) Listener(i int) *BoundListener {
 	return p.listeners[i]
 }
 
+// ChecksSince says whether a listener has a check of clients that it did not have
+// in an older plan.
+func (p *Plan) ChecksSince(old *Plan) bool {
+	for i, l := range p.listeners {
+		if l == nil || l.Clients == nil {
+			continue
+		}
+		if was := old.Listener(i); was == nil || was.Clients != l.Clients {
+			return true
+		}
+	}
+	return false
+}
+
 // Shown are the certificates that listeners show to endpoints, each once.
 func (p *Plan) Shown() []*Certificate {
 	var shown []*Certificate

@@ -8,6 +8,7 @@ import (
 	"windrose.dev/windrose/internal/h1"
 	"windrose.dev/windrose/internal/h2"
 	"windrose.dev/windrose/internal/loop"
+	"windrose.dev/windrose/internal/plan"
 	"windrose.dev/windrose/internal/record"
 	"windrose.dev/windrose/internal/telemetry"
 )
@@ -40,6 +41,10 @@ type client struct {
 	secure  bool
 	sni     string
 	tlsName string // "TLS1.3"
+
+	check    *plan.ClientCheck // that the handshake was made under; nil for none
+	unproven bool              // it asked for less than proof, and got less
+	identity *identity         // nil for a client that proved nothing
 
 	h2 *h2client // once the connection speaks HTTP/2
 
@@ -139,6 +144,7 @@ func (c *client) shaken(r loop.Ready) {
 	if s := c.conn.TLSState(); s != nil {
 		c.sni = s.ServerName
 		c.tlsName = tlsVersion(s.Version)
+		c.identify(s)
 		if s.NegotiatedProtocol == "h2" {
 			c.startH2(nil)
 			return

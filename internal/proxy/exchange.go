@@ -212,6 +212,14 @@ func (x *exchange) resolve() bool {
 		x.fail(record.NoRoute, "no listener serves this host: one whose hostname takes it must be there")
 		return false
 	}
+	if c.misplaced(listener) {
+		// Another connection, with another handshake, may do.
+		if c.h2 == nil || c.h2.soon == 0 {
+			c.leave(w.loop.Now()+lameDuckTime, w.loop.Now()+int64(x.view.settings.DrainTimeout))
+		}
+		x.fail(record.Misdirected, "the connection was not made under the check of client certificates that listener "+listener.Name+" asks for")
+		return false
+	}
 	x.listener, x.rec.Listener = listener, listener.Name
 	w.match.Method, w.match.Host, w.match.Path, w.match.Query = x.methodText(), req.Host, path, req.Query
 	hit, ok := listener.Match(x.view.plan, &w.match)

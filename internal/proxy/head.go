@@ -40,6 +40,9 @@ func (x *exchange) remember() {
 	r.Start = x.w.loop.At(x.begun)
 	r.Client = x.c.peer
 	r.TLS = x.c.tlsName
+	if x.c.identity != nil {
+		r.Identity = x.c.identity.name
+	}
 	r.RuleSlot, r.ServiceSlot = -1, -1
 	switch {
 	case x.c.h2 != nil:
@@ -120,7 +123,7 @@ func (x *exchange) appendRequest(dst []byte) []byte {
 				forwardedFor = w.text
 			}
 			continue
-		case h1.ForwardedProto, h1.ForwardedHost, h1.Forwarded:
+		case h1.ForwardedProto, h1.ForwardedHost, h1.Forwarded, h1.ForwardedClientCert:
 			if !x.c.trusted {
 				continue
 			}
@@ -136,6 +139,10 @@ func (x *exchange) appendRequest(dst []byte) []byte {
 		dst = h1.AppendField(dst, f.Name, f.Value)
 	}
 	dst = x.appendForwarded(dst, forwardedFor)
+	// What a trusted peer said of its own clients stays before it.
+	if id := x.c.identity; id != nil && !dropped(steps, plan.StepRequestHeaders, bytesOf(certHeader)) {
+		dst = h1.AppendField(dst, certHeader, id.header)
+	}
 	dst = h1.AppendField(dst, "x-request-id", x.rec.ID)
 	eachEdit(steps, plan.StepRequestHeaders, func(name, value []byte) { dst = h1.AppendField(dst, name, value) })
 	return x.appendRequestEnd(dst)

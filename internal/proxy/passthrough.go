@@ -158,5 +158,6 @@ func (st *stream) discard() {
 func forStreams(c *tls.Config) *tls.Config {
 	c = c.Clone()
 	c.NextProtos = nil
+	c.GetConfigForClient = nil // who the client is, is asked for HTTPS
 	return c
 }

@@ -47,6 +47,7 @@ type line struct {
 	Fault    string `json:"fault"`
 	Reason   string `json:"reason"`
 	Attempts int    `json:"attempts"`
+	Identity string `json:"identity"`
 }
 
 func (g *gateway) lines() []line {

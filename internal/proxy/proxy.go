@@ -173,6 +173,9 @@ func (p *Proxy) Use(next *plan.Plan, up *upstream.View) []Problem {
 	p.mu.Lock()
 	var gone []*socket
 	for name, s := range p.sockets {
+		if s.tls != nil && wanted[name] {
+			s.tls.checks.keep(next.Bound(name))
+		}
 		if !wanted[name] {
 			gone = append(gone, s)
 			delete(p.sockets, name)

@@ -17,14 +17,18 @@ import (
 // tlsSide is the TLS configuration of a socket. There is one for as long as the
 // socket is bound, so that the keys of session tickets, which crypto/tls makes
 // and rotates for each configuration, outlive plans.
-type tlsSide struct{ config *tls.Config }
+type tlsSide struct {
+	config *tls.Config
+	checks checks
+}
 
 // errNoCertificate is the error of a handshake for a name that no listener
 // serves.
 var errNoCertificate = errors.New("no certificate for this server name")
 
 func (p *Proxy) newTLS(name string) *tlsSide {
-	return &tlsSide{config: &tls.Config{
+	t := &tlsSide{}
+	t.config = &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		NextProtos: []string{"h2", "http/1.1"},
 		// Records of full size: the many small ones at a connection's start cost
@@ -42,7 +46,11 @@ func (p *Proxy) newTLS(name string) *tlsSide {
 			}
 			return p.certs.parsed(part)
 		},
-	}}
+	}
+	t.config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		return t.ask(p.view.Load().plan.Bound(name), hello), nil
+	}
+	return t
 }
 
 // canECDSA says whether a client takes an ECDSA certificate.

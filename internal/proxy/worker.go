@@ -167,7 +167,9 @@ func (w *worker) end() {
 
 // use takes up a view, and lets go of what it does not name.
 func (w *worker) use(v *view) {
+	old := w.view
 	w.view = v
+	w.recheck(old.plan, v.plan)
 	log := v.settings.AccessLog
 	w.tel.Use(telemetry.Logging{Mode: telemetry.LogMode(log.Mode), Every: log.Every})
 	for e, list := range w.h2pools {

@@ -262,6 +262,7 @@ type Record struct {
 	// status, and its Host is the server name of the handshake.
 	Protocol string
 	TLS      string // "", "TLS1.2", "TLS1.3"
+	Identity string // of a client that has proven who it is by a certificate: a URI, or else the subject
 	Method   []byte
 	Host     []byte
 	Path     []byte // as received, with the query

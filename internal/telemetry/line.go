@@ -67,6 +67,7 @@ func appendLine(dst []byte, r *record.Record, s *stamp) []byte {
 	dst = field(dst, `,"path":`, r.ShownPath(), maxPath)
 	dst = field(dst, `,"protocol":`, r.Protocol, maxMethod)
 	dst = field(dst, `,"tls":`, r.TLS, maxMethod)
+	dst = field(dst, `,"identity":`, r.Identity, maxText)
 	dst = number(dst, `,"status":`, int64(r.Status))
 	dst = number(dst, `,"bytes_in":`, r.BytesIn)
 	dst = number(dst, `,"bytes_out":`, r.BytesOut)

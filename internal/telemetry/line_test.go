@@ -19,7 +19,7 @@ func full() *record.Record {
 		Start:    time.Date(2026, 3, 1, 12, 30, 45, 123456789, time.FixedZone("", 3600)),
 		Duration: 12345678 * time.Nanosecond, Upstream: 3 * time.Millisecond,
 		ID: []byte("0123456789abcdef"), Client: netip.MustParseAddrPort("[::ffff:192.0.2.7]:5120"),
-		Protocol: "HTTP/1.1", TLS: "TLS1.3", Method: []byte("GET"), Host: []byte("shop.example"),
+		Protocol: "HTTP/1.1", TLS: "TLS1.3", Identity: "spiffe://shop.example/cart", Method: []byte("GET"), Host: []byte("shop.example"),
 		Path: []byte("/cart?token=secret"), Agent: []byte("curl/8.9"),
 		Listener: "Gateway/default/edge/https", Route: "HTTPRoute/default/shop", Rule: 2, Service: "default/shop:80",
 		RuleSlot: 4, ServiceSlot: 5,
@@ -49,7 +49,7 @@ func TestLineHasEveryField(t *testing.T) {
 	got := decode(t, appendLine(nil, full(), new(stamp)))
 	want := map[string]any{
 		"ts": "2026-03-01T11:30:45.123456Z", "id": "0123456789abcdef", "client": "192.0.2.7:5120",
-		"method": "GET", "host": "shop.example", "path": "/cart", "protocol": "HTTP/1.1", "tls": "TLS1.3",
+		"method": "GET", "host": "shop.example", "path": "/cart", "protocol": "HTTP/1.1", "tls": "TLS1.3", "identity": "spiffe://shop.example/cart",
 		"status": 504.0, "bytes_in": 10.0, "bytes_out": 1024.0, "duration_ms": 12.345, "upstream_ms": 3.0,
 		"listener": "Gateway/default/edge/https", "route": "HTTPRoute/default/shop", "rule": 2.0,
 		"service": "default/shop:80", "endpoint": "[2001:db8::1]:8080", "attempts": 2.0, "agent": "curl/8.9",
