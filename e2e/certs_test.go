@@ -166,3 +166,22 @@ func shown(t *testing.T, addr, name string) (*x509.Certificate, error) {
 	defer conn.Close()
 	return conn.ConnectionState().PeerCertificates[0], nil
 }
+
+// selfSigned is the chain and the key of a stranger, whom nobody vouches for.
+func selfSigned(t *testing.T) (chain, private string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "stranger"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return encodePEM("CERTIFICATE", der), encodePEM("PRIVATE KEY", pkcs8)
+}

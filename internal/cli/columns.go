@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -38,23 +39,24 @@ func decode(it admin.Item) (metav1.Object, error) {
 
 // heads are the columns of a kind between NAME and AGE.
 var heads = map[string][]string{
-	"GatewayClass":     {"CONTROLLER", "ACCEPTED"},
-	"Gateway":          {"CLASS", "ADDRESS", "PROGRAMMED", "LISTENERS", "ATTACHED"},
-	"ListenerSet":      {"PARENT", "PROGRAMMED", "LISTENERS", "ATTACHED"},
-	"HTTPRoute":        {"HOSTNAMES", "PARENTS", "ATTACHED"},
-	"GRPCRoute":        {"HOSTNAMES", "PARENTS", "ATTACHED"},
-	"TLSRoute":         {"HOSTNAMES", "PARENTS", "ATTACHED"},
-	"TCPRoute":         {"PARENTS", "ATTACHED"},
-	"UDPRoute":         {"PARENTS", "ATTACHED"},
-	"Ingress":          {"CLASS", "HOSTS", "ADDRESS"},
-	"IngressClass":     {"CONTROLLER"},
-	"Service":          {"TYPE", "PORTS", "ENDPOINTS"},
-	"EndpointSlice":    {"SERVICE", "PORTS", "ENDPOINTS"},
-	"Workload":         {"READY", "REASON", "ADDRESS", "PORTS", "PID", "RESTARTS"},
-	"Secret":           {"TYPE", "DATA"},
-	"ConfigMap":        {"DATA"},
-	"ReferenceGrant":   {"FROM", "TO"},
-	"BackendTLSPolicy": {"TARGETS", "ACCEPTED"},
+	"GatewayClass":       {"CONTROLLER", "ACCEPTED"},
+	"Gateway":            {"CLASS", "ADDRESS", "PROGRAMMED", "LISTENERS", "ATTACHED"},
+	"ListenerSet":        {"PARENT", "PROGRAMMED", "LISTENERS", "ATTACHED"},
+	"HTTPRoute":          {"HOSTNAMES", "PARENTS", "ATTACHED"},
+	"GRPCRoute":          {"HOSTNAMES", "PARENTS", "ATTACHED"},
+	"TLSRoute":           {"HOSTNAMES", "PARENTS", "ATTACHED"},
+	"TCPRoute":           {"PARENTS", "ATTACHED"},
+	"UDPRoute":           {"PARENTS", "ATTACHED"},
+	"Ingress":            {"CLASS", "HOSTS", "ADDRESS"},
+	"IngressClass":       {"CONTROLLER"},
+	"Service":            {"TYPE", "PORTS", "ENDPOINTS"},
+	"EndpointSlice":      {"SERVICE", "PORTS", "ENDPOINTS"},
+	"Workload":           {"READY", "REASON", "ADDRESS", "PORTS", "PID", "RESTARTS"},
+	"Secret":             {"TYPE", "DATA"},
+	"ConfigMap":          {"DATA"},
+	"ClusterTrustBundle": {"SIGNER", "CERTIFICATES"},
+	"ReferenceGrant":     {"FROM", "TO"},
+	"BackendTLSPolicy":   {"TARGETS", "ACCEPTED"},
 }
 
 // cells are the fields below heads.
@@ -87,6 +89,8 @@ func (a *app) cells(it admin.Item, o metav1.Object) []cell {
 		return []cell{plain(string(t.Type)), plain(strings.Join(slices.Sorted(maps.Keys(t.Data)), ","))}
 	case *corev1.ConfigMap:
 		return []cell{plain(strconv.Itoa(len(t.Data) + len(t.BinaryData)))}
+	case *certificatesv1.ClusterTrustBundle:
+		return []cell{plain(t.Spec.SignerName), plain(strconv.Itoa(strings.Count(t.Spec.TrustBundle, "-----BEGIN CERTIFICATE-----")))}
 	case *gatewayv1.ReferenceGrant:
 		return grantCells(t)
 	case *gatewayv1.BackendTLSPolicy:

@@ -45,6 +45,7 @@ var kinds = []kind{
 	{name: "Workload", plural: "workloads", short: []string{"wl"}},
 	{name: "Secret", plural: "secrets"},
 	{name: "ConfigMap", plural: "configmaps", short: []string{"cm"}},
+	{name: "ClusterTrustBundle", plural: "clustertrustbundles", short: []string{"ctb"}},
 	{name: "Namespace", plural: "namespaces", short: []string{"ns"}},
 	{name: "ReferenceGrant", plural: "referencegrants", short: []string{"refgrant"}},
 	{name: "BackendTLSPolicy", plural: "backendtlspolicies", short: []string{"btlspolicy"}},

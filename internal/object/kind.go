@@ -1,6 +1,7 @@
 package object
 
 import (
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -43,6 +44,7 @@ var kinds = []Kind{
 	{Name: "EndpointSlice", APIVersion: "discovery.k8s.io/v1", New: func() Object { return &discoveryv1.EndpointSlice{} }},
 	{Name: "Secret", APIVersion: "v1", New: func() Object { return &corev1.Secret{} }},
 	{Name: "ConfigMap", APIVersion: "v1", New: func() Object { return &corev1.ConfigMap{} }},
+	{Name: "ClusterTrustBundle", APIVersion: "certificates.k8s.io/v1", Cluster: true, New: func() Object { return &certificatesv1.ClusterTrustBundle{} }},
 	{Name: "Namespace", APIVersion: "v1", Cluster: true, New: func() Object { return &corev1.Namespace{} }},
 	{Name: "Workload", APIVersion: v1alpha1.GroupVersion, New: func() Object { return &v1alpha1.Workload{} }},
 	{Name: "GatewayParameters", APIVersion: v1alpha1.GroupVersion, New: func() Object { return &v1alpha1.GatewayParameters{} }},

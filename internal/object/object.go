@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"strings"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -128,11 +129,12 @@ type Set struct {
 	Ingresses      Table[*networkingv1.Ingress]
 	IngressClasses Table[*networkingv1.IngressClass]
 
-	Services       Table[*corev1.Service]
-	EndpointSlices Table[*discoveryv1.EndpointSlice]
-	Secrets        Table[*corev1.Secret]
-	ConfigMaps     Table[*corev1.ConfigMap]
-	Namespaces     Table[*corev1.Namespace]
+	Services            Table[*corev1.Service]
+	EndpointSlices      Table[*discoveryv1.EndpointSlice]
+	Secrets             Table[*corev1.Secret]
+	ConfigMaps          Table[*corev1.ConfigMap]
+	ClusterTrustBundles Table[*certificatesv1.ClusterTrustBundle]
+	Namespaces          Table[*corev1.Namespace]
 
 	Workloads         Table[*v1alpha1.Workload]
 	GatewayParameters Table[*v1alpha1.GatewayParameters]

@@ -1,6 +1,7 @@
 package object
 
 import (
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -45,6 +46,8 @@ func KindOf(o metav1.Object) string {
 		return "Secret"
 	case *corev1.ConfigMap:
 		return "ConfigMap"
+	case *certificatesv1.ClusterTrustBundle:
+		return "ClusterTrustBundle"
 	case *corev1.Namespace:
 		return "Namespace"
 	case *v1alpha1.Workload:
@@ -90,6 +93,7 @@ func (s *Set) With(changed []metav1.Object, removed []Key) *Set {
 	apply(&next.EndpointSlices, "EndpointSlice", c)
 	apply(&next.Secrets, "Secret", c)
 	apply(&next.ConfigMaps, "ConfigMap", c)
+	apply(&next.ClusterTrustBundles, "ClusterTrustBundle", c)
 	apply(&next.Namespaces, "Namespace", c)
 	apply(&next.Workloads, "Workload", c)
 	apply(&next.GatewayParameters, "GatewayParameters", c)
@@ -103,7 +107,7 @@ func (s *Set) All(yield func(metav1.Object) bool) {
 		each(s.TCPRoutes, yield) && each(s.UDPRoutes, yield) && each(s.ReferenceGrants, yield) &&
 		each(s.BackendTLSPolicies, yield) && each(s.Ingresses, yield) && each(s.IngressClasses, yield) &&
 		each(s.Services, yield) && each(s.EndpointSlices, yield) && each(s.Secrets, yield) &&
-		each(s.ConfigMaps, yield) && each(s.Namespaces, yield) && each(s.Workloads, yield) &&
+		each(s.ConfigMaps, yield) && each(s.ClusterTrustBundles, yield) && each(s.Namespaces, yield) && each(s.Workloads, yield) &&
 		each(s.GatewayParameters, yield)
 }
 

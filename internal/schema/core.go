@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -248,6 +249,41 @@ func checkConfigMap(m *corev1.ConfigMap, r *report) {
 	}
 	if size > maxData {
 		r.err(field.TooLong(field.NewPath("data"), "", maxData))
+	}
+}
+
+// signerPrefix is what the name of a bundle of a signer begins with.
+func signerPrefix(signer string) string { return strings.ReplaceAll(signer, "/", ":") + ":" }
+
+// trustBundleName checks the name of a ClusterTrustBundle, which has its signer
+// before it, if it has one: example.com:signer:name.
+func trustBundleName(name string, _ bool) []string {
+	var found []string
+	for part := range strings.SplitSeq(name, ":") {
+		found = append(found, validation.IsDNS1123Subdomain(part)...)
+	}
+	if n := strings.Count(name, ":"); n != 0 && n != 2 {
+		found = append(found, "must be a name, or DOMAIN:SIGNER:NAME")
+	}
+	return found
+}
+
+// checkTrustBundle leaves the certificates alone: a bundle that holds none which
+// can be read must be seen as that, and not as what it was before.
+func checkTrustBundle(b *certificatesv1.ClusterTrustBundle, r *report) {
+	signer := b.Spec.SignerName
+	prefix := ""
+	if i := strings.LastIndexByte(b.Name, ':'); i >= 0 {
+		prefix = b.Name[:i+1]
+	}
+	switch {
+	case signer == "" && prefix != "":
+		r.err(field.Required(field.NewPath("spec", "signerName"), "the name says that the bundle belongs to a signer"))
+	case signer != "" && prefix != signerPrefix(signer):
+		r.err(field.Invalid(field.NewPath("metadata", "name"), b.Name, "must begin with "+signerPrefix(signer)+", because of spec.signerName"))
+	}
+	if len(b.Spec.TrustBundle) > maxData {
+		r.err(field.TooLong(field.NewPath("spec", "trustBundle"), "", maxData))
 	}
 }
 

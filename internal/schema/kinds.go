@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"windrose.dev/windrose/internal/object"
@@ -19,7 +20,9 @@ type kind struct {
 	apiVersion string
 	cluster    bool // belongs to no namespace
 	label      bool // the name is one DNS label, without dots
-	crd        *crd // nil for kinds without one
+	// named checks the name where it is no DNS name.
+	named validation.ValidateNameFunc
+	crd   *crd // nil for kinds without one
 
 	// make gives an empty object; nil for kinds that windrose does not read.
 	make func() object.Object
@@ -32,6 +35,7 @@ var core = []kind{
 	{version: "v1", name: "Service", label: true, check: checked(checkService)},
 	{version: "v1", name: "Secret", check: checked(checkSecret)},
 	{version: "v1", name: "ConfigMap", check: checked(checkConfigMap)},
+	{group: "certificates.k8s.io", version: "v1", name: "ClusterTrustBundle", cluster: true, named: trustBundleName, check: checked(checkTrustBundle)},
 	{version: "v1", name: "Namespace", cluster: true, label: true, check: checked(checkNamespace)},
 	{group: "discovery.k8s.io", version: "v1", name: "EndpointSlice", check: checked(checkEndpointSlice)},
 	{group: "networking.k8s.io", version: "v1", name: "Ingress", check: checked(checkIngress)},
@@ -64,7 +68,7 @@ var others = map[string]string{
 	"apps":                         "ControllerRevision DaemonSet Deployment ReplicaSet StatefulSet",
 	"autoscaling":                  "HorizontalPodAutoscaler",
 	"batch":                        "CronJob Job",
-	"certificates.k8s.io":          ".CertificateSigningRequest .ClusterTrustBundle PodCertificateRequest",
+	"certificates.k8s.io":          ".CertificateSigningRequest PodCertificateRequest",
 	"coordination.k8s.io":          "Lease LeaseCandidate",
 	"events.k8s.io":                "Event",
 	"flowcontrol.apiserver.k8s.io": ".FlowSchema .PriorityLevelConfiguration",

@@ -27,6 +27,9 @@ func checkMeta(k *kind, doc map[string]any, r *report) {
 	if k.label {
 		name = validation.NameIsDNSLabel
 	}
+	if k.named != nil {
+		name = k.named
+	}
 	typed.Generation = 0 // the API server sets it, whatever a file says
 	r.errors(validation.ValidateObjectMeta(&typed, !k.cluster, name, field.NewPath("metadata")))
 }

@@ -56,7 +56,7 @@ func (in *inputs) stale(t *Translator, namespace string) bool {
 			}
 		}
 	}
-	if d.services.any() || d.policies.any() || d.configMaps.any() {
+	if d.services.any() || d.policies.any() || d.configMaps.any() || d.bundles.any() {
 		if slices.ContainsFunc(in.services, func(n object.Name) bool { return d.services.has(n) || t.policyChanged(n) }) {
 			return true
 		}

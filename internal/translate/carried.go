@@ -21,6 +21,7 @@ type Carried struct {
 	Session        bool // session persistence
 	BackendTLS     bool // BackendTLSPolicies
 	ClientCerts    bool // client certificates: asked of clients, and shown to backends
+	TrustBundles   bool // ClusterTrustBundles as authorities
 }
 
 // DataPlane is what the data plane of this windrose carries. It is the one
@@ -40,6 +41,7 @@ func DataPlane() Carried {
 		Session:        true,
 		BackendTLS:     true,
 		ClientCerts:    true,
+		TrustBundles:   true,
 	}
 }
 
@@ -129,7 +131,8 @@ func (c Carried) Features() []gatewayv1.FeatureName {
 		}
 	}
 	add(c.BackendTLS, "BackendTLSPolicy", "BackendTLSPolicySANValidation")
-	add(c.ClientCerts, "GatewayBackendClientCertificate")
+	add(c.ClientCerts, "GatewayBackendClientCertificate", "GatewayFrontendClientCertificateValidation", "GatewayFrontendClientCertificateValidationInsecureFallback")
+	add(c.TrustBundles, "ClusterTrustBundle")
 	add(c.GRPC, "GRPCRoute", "GRPCRouteNamedRouteRule", "GRPCRouteRequestHeaderModifier")
 	add(c.H2C, "HTTPRouteBackendProtocolH2C")
 	add(c.CORS, "HTTPRouteCORS")

@@ -73,6 +73,7 @@ func (l *listener) part(t *Translator) *plan.Part {
 			}
 		}
 	}
+	made.Clients = l.clients
 	if l.shows != nil {
 		made.Shows = l.shows.part.Key.Name
 	}

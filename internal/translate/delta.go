@@ -14,6 +14,7 @@ type deltas struct {
 	ingressClasses                     delta
 	services, slices, workloads        delta
 	secrets, configMaps, namespaces    delta
+	bundles                            delta
 	parameters                         delta
 	http, grpc, tls, tcp, udp, ingress bool
 }
@@ -31,6 +32,7 @@ func compare(old, next *object.Set) deltas {
 		workloads:      diff(old.Workloads, next.Workloads),
 		secrets:        diff(old.Secrets, next.Secrets),
 		configMaps:     diff(old.ConfigMaps, next.ConfigMaps),
+		bundles:        diff(old.ClusterTrustBundles, next.ClusterTrustBundles),
 		namespaces:     diff(old.Namespaces, next.Namespaces),
 		parameters:     diff(old.GatewayParameters, next.GatewayParameters),
 		http:           !same(old.HTTPRoutes, next.HTTPRoutes),

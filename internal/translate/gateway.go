@@ -23,9 +23,10 @@ type parent struct {
 	gateway   *parent // of a ListenerSet
 	sets      int32   // accepted ListenerSets of a Gateway
 	addrs     []netip.Addr
-	static    bool // addrs were asked for
+	static    bool         // addrs were asked for
 	backend   *verdict     // on the certificate shown to backends; nil without one
 	shows     *certificate // to backends
+	insecure  []string     // where clients are served that are not believed
 	findings  []object.Finding
 
 	shown *object.Status // of the last run
@@ -71,7 +72,7 @@ type gateways struct {
 func (g *gateways) update(t *Translator) {
 	d := &t.delta
 	g.changed = d.classes.any() || d.gateways.any() || d.listenerSets.any() || d.grants.any() || d.secrets.any() ||
-		d.configMaps.any() || d.namespaces.any() || d.parameters.any()
+		d.configMaps.any() || d.bundles.any() || d.namespaces.any() || d.parameters.any()
 	g.names = g.changed && (d.classes.any() || d.gateways.names || d.listenerSets.names)
 	if !g.changed {
 		return
@@ -157,7 +158,12 @@ func (g *gateways) readGateway(t *Translator, gw *gatewayv1.Gateway, managed map
 	readAddresses(p, gw)
 	readInfrastructure(p, gw)
 	g.readBackendTLS(t, p, gw)
-	m := &listenerMaker{t: t, owner: p.key, object: gw, addrs: p.addrs, tls: gw.Spec.TLS, shows: p.shows, findings: &p.findings}
+	p.insecure = insecure(gw)
+	for _, field := range p.insecure {
+		p.find(object.Warning, field, string(gatewayv1.GatewayConditionInsecureFrontendValidationMode), "clients without a valid certificate are served too: whether one was shown is for the backends to look at",
+			"use AllowValidOnly once every client has a certificate")
+	}
+	m := &listenerMaker{t: t, owner: p.key, object: gw, addrs: p.addrs, tls: gw.Spec.TLS, tlsOwner: p.key, shows: p.shows, findings: &p.findings}
 	if a := gw.Spec.AllowedListeners; a != nil && a.Namespaces != nil && a.Namespaces.From != nil {
 		m.selector(a.Namespaces.Selector, *a.Namespaces.From, "spec.allowedListeners.namespaces.selector")
 	}
@@ -299,6 +305,10 @@ func (t *Translator) showGateway(p *parent) *object.Status {
 		conclude(string(gatewayv1.GatewayConditionProgrammed), programmed, "programmed", generation))
 	if resolved := p.references(); resolved != nil {
 		status.Conditions = append(status.Conditions, conclude(string(gatewayv1.GatewayConditionResolvedRefs), *resolved, "references are resolved", generation))
+	}
+	if len(p.insecure) > 0 {
+		status.Conditions = append(status.Conditions, condition(string(gatewayv1.GatewayConditionInsecureFrontendValidationMode), true,
+			string(gatewayv1.GatewayReasonConfigurationChanged), "clients without a valid certificate are served too", generation))
 	}
 	s := &object.Status{Object: p.key, Generation: generation, Gateway: status, Static: p.static}
 	for _, l := range p.listeners {

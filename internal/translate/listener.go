@@ -46,6 +46,7 @@ type listener struct {
 	substituted bool
 	certs       []*certificate
 	shows       *certificate // to backends under TLS
+	clients     *plan.ClientCheck
 
 	attached int32 // routes, counted in each run
 }
@@ -102,6 +103,7 @@ type listenerMaker struct {
 	object   metav1.Object
 	addrs    []netip.Addr // to bind
 	tls      *gatewayv1.GatewayTLSConfig
+	tlsOwner object.Key   // whose tls is
 	shows    *certificate // to backends
 	findings *[]object.Finding
 }
@@ -346,70 +348,4 @@ func listOr(names []string, none string) string {
 		return strings.Join(names[:5], ", ") + fmt.Sprintf(" and %d more", len(names)-5)
 	}
 	return strings.Join(names, ", ")
-}
-
-// frontend refuses to serve without the check of client certificates that the
-// Gateway asks for, because the data plane does not carry it yet.
-func (m *listenerMaker) frontend(l *listener) {
-	// The API asks for the check on HTTPS listeners alone.
-	if m.tls == nil || m.tls.Frontend == nil || l.spec.Protocol != gatewayv1.HTTPSProtocolType {
-		return
-	}
-	validation, field := m.tls.Frontend.Default.Validation, "spec.tls.frontend.default.validation"
-	for i, p := range m.tls.Frontend.PerPort {
-		if p.Port == l.spec.Port {
-			validation, field = p.TLS.Validation, fmt.Sprintf("spec.tls.frontend.perPort[%d].tls.validation", i)
-		}
-	}
-	if validation == nil {
-		return
-	}
-	good := 0
-	for j := range validation.CACertificateRefs {
-		if v := m.authority(&validation.CACertificateRefs[j]); v.ok() {
-			good++
-		} else {
-			l.refuse(v.reason, v.message)
-			m.find(object.Error, fmt.Sprintf("%s.caCertificateRefs[%d]", field, j), v.reason, v.message, "")
-		}
-	}
-	if good == 0 {
-		l.accepted = verdict{string(gatewayv1.ListenerReasonNoValidCACertificate), "none of the CA certificates that clients are checked against can be used"}
-		return
-	}
-	l.accepted = verdict{string(gatewayv1.ListenerReasonUnsupportedValue), "windrose does not check client certificates yet, and does not serve without the check"}
-}
-
-// authority checks a reference to a CA certificate.
-func (m *listenerMaker) authority(ref *gatewayv1.ObjectReference) verdict {
-	if ref.Group != "" || ref.Kind != "ConfigMap" {
-		return verdict{string(gatewayv1.ListenerReasonInvalidCACertificateKind), fmt.Sprintf("CA certificate %s is of kind %s, which windrose cannot read; name a ConfigMap", ref.Name, ref.Kind)}
-	}
-	namespace := m.owner.Namespace
-	if ref.Namespace != nil {
-		namespace = string(*ref.Namespace)
-	}
-	if !m.t.granted(m.owner, "ConfigMap", namespace, string(ref.Name)) {
-		return verdict{string(gatewayv1.ListenerReasonRefNotPermitted), fmt.Sprintf("no ReferenceGrant in namespace %s lets %ss of namespace %s refer to ConfigMap %s", namespace, m.owner.Kind, m.owner.Namespace, ref.Name)}
-	}
-	if why := m.t.badAuthority(namespace, string(ref.Name)); why != "" {
-		return verdict{string(gatewayv1.ListenerReasonInvalidCACertificateRef), why}
-	}
-	return verdict{}
-}
-
-// badAuthority says why a ConfigMap cannot be used as a CA certificate.
-func (t *Translator) badAuthority(namespace, name string) string {
-	cm, ok := t.set.ConfigMaps.Get(namespace, name)
-	if !ok {
-		return fmt.Sprintf("ConfigMap %s/%s does not exist", namespace, name)
-	}
-	bundle, ok := cm.Data["ca.crt"]
-	if !ok {
-		return fmt.Sprintf("ConfigMap %s/%s has no key ca.crt", namespace, name)
-	}
-	if _, err := parseChain([]byte(bundle)); err != nil {
-		return fmt.Sprintf("ca.crt of ConfigMap %s/%s holds no certificate that can be read", namespace, name)
-	}
-	return ""
 }

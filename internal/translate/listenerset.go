@@ -53,7 +53,7 @@ func (g *gateways) readListenerSet(t *Translator, ls *gatewayv1.ListenerSet, gat
 	}
 	m := &listenerMaker{t: t, owner: p.key, object: ls, addrs: gateway.addrs, shows: gateway.shows, findings: &p.findings}
 	if gw, ok := gateway.object.(*gatewayv1.Gateway); ok {
-		m.tls = gw.Spec.TLS
+		m.tls, m.tlsOwner = gw.Spec.TLS, gateway.key
 	}
 	for i := range ls.Spec.Listeners {
 		spec := gatewayv1.Listener(ls.Spec.Listeners[i])

@@ -45,7 +45,7 @@ func indexPolicies(set *object.Set) map[object.Name]*backendTLS {
 // policyChanged says whether the policies of a Service may have changed. They
 // are few, so that all count, and all that holds authorities.
 func (t *Translator) policyChanged(name object.Name) bool {
-	return t.delta.policies.any() || t.policies[name] != nil && t.delta.configMaps.any()
+	return t.delta.policies.any() || t.policies[name] != nil && (t.delta.configMaps.any() || t.delta.bundles.any())
 }
 
 // of is the policy that has the say about a port: the oldest of those that name
@@ -100,12 +100,12 @@ func (t *Translator) believed(to servicePort) (*plan.BackendTLS, string) {
 		made.System = *v.WellKnownCACertificates == gatewayv1.WellKnownCACertificatesSystem
 	}
 	for _, ref := range v.CACertificateRefs {
-		if bad := t.badReference(p.Namespace, ref); !bad.ok() {
-			why = bad.message
+		a := t.authority(string(ref.Group), string(ref.Kind), p.Namespace, string(ref.Name))
+		if !a.ok() {
+			why = a.why
 			continue
 		}
-		cm, _ := t.set.ConfigMaps.Get(p.Namespace, string(ref.Name))
-		made.Authorities = append(append(made.Authorities, cm.Data["ca.crt"]...), '\n')
+		made.Authorities = append(append(made.Authorities, a.pem...), '\n')
 	}
 	if !made.System && len(made.Authorities) == 0 {
 		return made, fmt.Sprintf("BackendTLSPolicy %s/%s asks for TLS to Service %s, and %s", p.Namespace, p.Name, to.name, why)
@@ -121,17 +121,6 @@ func (t *Translator) unbelieved(to servicePort) string {
 	}
 	_, why := t.believed(to)
 	return why
-}
-
-// badReference says what is wrong with a reference to authorities.
-func (t *Translator) badReference(namespace string, ref gatewayv1.LocalObjectReference) verdict {
-	if ref.Group != "" || ref.Kind != "ConfigMap" {
-		return verdict{string(gatewayv1.BackendTLSPolicyReasonInvalidKind), fmt.Sprintf("CA certificate %s is of kind %s, which windrose cannot read; name a ConfigMap", ref.Name, ref.Kind)}
-	}
-	if why := t.badAuthority(namespace, string(ref.Name)); why != "" {
-		return verdict{string(gatewayv1.BackendTLSPolicyReasonInvalidCACertificateRef), why}
-	}
-	return verdict{}
 }
 
 // policyVerdict says whether a policy wants TLS to a port. Where windrose does not
@@ -248,13 +237,17 @@ func (t *Translator) policyConditions(p *gatewayv1.BackendTLSPolicy, key object.
 	}
 	valid := 0
 	for i, ref := range p.Spec.Validation.CACertificateRefs {
-		v := t.badReference(p.Namespace, ref)
-		if v.ok() {
+		a := t.authority(string(ref.Group), string(ref.Kind), p.Namespace, string(ref.Name))
+		if a.ok() {
 			valid++
 			continue
 		}
+		v := verdict{string(gatewayv1.BackendTLSPolicyReasonInvalidCACertificateRef), a.why}
+		if a.unknown {
+			v.reason = string(gatewayv1.BackendTLSPolicyReasonInvalidKind)
+		}
 		resolved = first(resolved, v)
-		find(fmt.Sprintf("spec.validation.caCertificateRefs[%d]", i), v.reason, v.message, "")
+		find(fmt.Sprintf("spec.validation.caCertificateRefs[%d]", i), v.reason, v.message, a.mend)
 	}
 	if !resolved.ok() && valid == 0 && accepted.reason != string(gatewayv1.PolicyReasonConflicted) {
 		accepted = verdict{string(gatewayv1.BackendTLSPolicyReasonNoValidCACertificate), resolved.message}

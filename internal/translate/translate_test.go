@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"golang.org/x/tools/txtar"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -42,7 +43,8 @@ var now = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 // the certificate that a client gets. The method GRPC is a POST of gRPC. "PORT
 // SNI HOST" is a connection with a server name, "PORT TCP" one without, and
 // "PORT UDP" a datagram. A port stands for [::]:PORT. "SERVICE
-// NAMESPACE/NAME:PORT" asks what stands behind a Service.
+// NAMESPACE/NAME:PORT" asks what stands behind a Service, and "LISTENER KEY" which
+// certificates a listener asks for and shows to backends.
 //
 // The section carried names the fields of translate.Carried that are true;
 // without it none is.
@@ -176,6 +178,11 @@ func decode(tb testing.TB, data []byte) []metav1.Object {
 		switch o := o.(type) {
 		case *corev1.Secret:
 			fillSecret(tb, o)
+		case *certificatesv1.ClusterTrustBundle:
+			if strings.TrimSpace(o.Spec.TrustBundle) == "CA" {
+				chain, _ := makePair(tb, []string{"ca.example"}, "", time.Hour)
+				o.Spec.TrustBundle = string(chain)
+			}
 		case *corev1.ConfigMap:
 			if strings.TrimSpace(o.Data["ca.crt"]) == "CA" {
 				chain, _ := makePair(tb, []string{"ca.example"}, "", time.Hour)
@@ -205,6 +212,10 @@ func land(t *testing.T, r *translate.Result, requests string) string {
 		}
 		if words[0] == "SERVICE" {
 			fmt.Fprintf(&b, "%s -> %s\n", strings.Join(words, " "), behind(r, words[1]))
+			continue
+		}
+		if words[0] == "LISTENER" {
+			fmt.Fprintf(&b, "%s -> %s\n", strings.Join(words, " "), secured(r, words[1]))
 			continue
 		}
 		socket := socketOf(words)
@@ -285,6 +296,21 @@ func behind(r *translate.Result, name string) string {
 			words = append(words, string(p.Service.Balance))
 		}
 		return strings.Join(words, " ")
+	}
+	return "no part"
+}
+
+// secured says which certificates a listener asks for and shows.
+func secured(r *translate.Result, name string) string {
+	for _, p := range r.Parts {
+		if p.Listener == nil || p.Key.Name != name {
+			continue
+		}
+		asks := "nobody"
+		if c := p.Listener.Clients; c != nil {
+			asks = fmt.Sprintf("authorities=%d optional=%v", bytes.Count(c.Authorities, []byte("BEGIN CERTIFICATE")), c.Optional)
+		}
+		return fmt.Sprintf("asks %s, shows %q", asks, p.Listener.Shows)
 	}
 	return "no part"
 }
