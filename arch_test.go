@@ -27,6 +27,7 @@ var imports = map[string][]string{
 	// Leaves: they know nothing of ours.
 	"api/v1alpha1":        {},
 	"internal/atomicfile": {},
+	"internal/extauthz":   {},
 	"internal/h1":         {},
 	"internal/loop":       {},
 	"internal/memory":     {},
@@ -53,7 +54,7 @@ var imports = map[string][]string{
 	"internal/upstream":  {"internal/plan"},
 	"internal/tap":       {"internal/record"},
 	"internal/telemetry": {"internal/record"},
-	"internal/proxy":     {"internal/h1", "internal/h2", "internal/loop", "internal/plan", "internal/record", "internal/session", "internal/sniff", "internal/telemetry", "internal/upstream"},
+	"internal/proxy":     {"internal/extauthz", "internal/h1", "internal/h2", "internal/loop", "internal/plan", "internal/record", "internal/session", "internal/sniff", "internal/telemetry", "internal/upstream"},
 	"internal/dataplane": {"internal/feed", "internal/memory", "internal/plan", "internal/procfs", "internal/proxy", "internal/record", "internal/tap", "internal/telemetry", "internal/upstream", "internal/wait"},
 
 	// Wiring and surface.
@@ -77,11 +78,11 @@ var imports = map[string][]string{
 }
 
 // pure packages give the same answer anywhere and at any time.
-var pure = []string{"internal/plan", "internal/translate", "internal/h1", "internal/h2", "internal/sniff"}
+var pure = []string{"internal/plan", "internal/translate", "internal/h1", "internal/h2", "internal/sniff", "internal/extauthz"}
 
 // dataPlane packages make up the data-plane process.
 var dataPlane = []string{
-	"internal/atomicfile", "internal/dataplane", "internal/feed", "internal/h1", "internal/h2", "internal/loop",
+	"internal/atomicfile", "internal/dataplane", "internal/extauthz", "internal/feed", "internal/h1", "internal/h2", "internal/loop",
 	"internal/memory", "internal/plan", "internal/procfs", "internal/proxy", "internal/record", "internal/session", "internal/sniff",
 	"internal/tap", "internal/telemetry", "internal/upstream", "internal/wait",
 }

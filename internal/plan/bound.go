@@ -97,6 +97,9 @@ type BoundListener struct {
 	Clients *ClientCheck
 	// Shows is the certificate that endpoints are shown; nil for none.
 	Shows *Certificate
+	// Auths are asked, in order, before a request's rule is looked for.
+	Auths  []*BoundAuth
+	Broken *Broken // if set, every request is this fault
 
 	certs     []*Certificate
 	certNames hostIndex

@@ -18,7 +18,8 @@ type Builder struct {
 	routes    slotTable
 	listeners slotTable
 	ruleSlots slotPool
-	users     [][]uint32 // by service slot: routes that name it, once for each time
+	users     [][]uint32     // by service slot: routes that name it, once for each time
+	asked     map[string]int // by service: how often listeners name it
 
 	sockets       map[string]*Socket
 	certificates  map[string]*Certificate
@@ -41,6 +42,7 @@ func NewBuilder() *Builder {
 		sockets:        map[string]*Socket{},
 		certificates:   map[string]*Certificate{},
 		listenerParts:  map[string]*Listener{},
+		asked:          map[string]int{},
 		problems:       map[Key][]Problem{},
 		socketProblems: map[string][]Problem{},
 	}
@@ -168,6 +170,17 @@ func (b *Builder) changeListener(c *change, name string, part *Listener) {
 		c.flipped[name] = true
 	}
 	set(b.listenerParts, name, part)
+	// New references first, as in applyRoute.
+	part.eachService(func(service string) {
+		b.serviceSlot(service)
+		b.asked[service]++
+	})
+	old.eachService(func(service string) {
+		if b.asked[service]--; b.asked[service] == 0 {
+			delete(b.asked, service)
+		}
+		b.dropService(service, b.services.at[service])
+	})
 }
 
 func (b *Builder) changeService(c *change, name string, part *Service) {
@@ -219,7 +232,7 @@ func (b *Builder) nameService(slot int, name string) {
 
 // dropService frees the slot of a service that neither exists nor is named.
 func (b *Builder) dropService(name string, slot int) {
-	if b.plan.services[slot] != nil || len(b.users[slot]) > 0 {
+	if b.plan.services[slot] != nil || len(b.users[slot]) > 0 || b.asked[name] > 0 {
 		return
 	}
 	b.nameService(slot, "")

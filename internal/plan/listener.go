@@ -79,6 +79,7 @@ func (b *Builder) buildListener(name string, slot int) *BoundListener {
 		Name: name, Index: slot, Protocol: part.Protocol, Hostname: host,
 		Passthrough: part.Protocol == TLS && part.Passthrough,
 	}
+	b.guardListener(l, part)
 	certs := make([]*Certificate, 0, len(part.Certificates))
 	for _, cert := range part.Certificates {
 		if have := b.certificates[cert]; have != nil {

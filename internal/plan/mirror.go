@@ -25,32 +25,3 @@ func (m *BoundMirror) Always() bool { return m.num == m.den || m.num == 0 }
 func (m *Mirror) clean() bool {
 	return m == nil || m.Service != "" && m.Den > 0 && m.Num >= 0 && m.Num <= m.Den
 }
-
-// bindMirrors gives the mirrors among steps the slots of their services.
-func (b *Builder) bindMirrors(steps []Step) {
-	for i := range steps {
-		if m := steps[i].Mirror; m != nil {
-			m.Service = b.services.at[m.ServiceName]
-		}
-	}
-}
-
-// eachService calls f with the services that a route names, once for each time.
-func (r *Route) eachService(f func(name string)) {
-	filters := func(list []Filter) {
-		for i := range list {
-			if m := list[i].Mirror; m != nil && m.Service != "" {
-				f(m.Service)
-			}
-		}
-	}
-	for i := range r.Rules {
-		filters(r.Rules[i].Filters)
-		for j := range r.Rules[i].Backends {
-			if name := r.Rules[i].Backends[j].Service; name != "" {
-				f(name)
-			}
-			filters(r.Rules[i].Backends[j].Filters)
-		}
-	}
-}

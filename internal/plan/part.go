@@ -153,6 +153,11 @@ type Listener struct {
 	// Shows is the name of a Certificate key: an endpoint that is spoken to under
 	// TLS and asks who connects is shown it.
 	Shows string `json:"shows,omitempty"`
+	// Filters are done to a request before its rule is looked for. Those of an HTTP
+	// listener can be Auth.
+	Filters []Filter `json:"filters,omitempty"`
+	// Broken, when set, makes every request of the listener a fault.
+	Broken *Broken `json:"broken,omitempty"`
 }
 
 // ClientCheck says which clients are believed to be who they say.
@@ -289,6 +294,7 @@ type Filter struct {
 	Rewrite         *Rewrite    `json:"rewrite,omitempty"`
 	CORS            *CORS       `json:"cors,omitempty"` // of a rule, not of a backend
 	Mirror          *Mirror     `json:"mirror,omitempty"`
+	Auth            *Auth       `json:"auth,omitempty"`
 }
 
 // HeaderEdit changes headers: Set, then Add, then Remove. Names keep the
@@ -344,6 +350,27 @@ type Mirror struct {
 	Service string `json:"service"` // name of a Service key; one that does not exist gets nothing
 	Num     int32  `json:"num"`
 	Den     int32  `json:"den"`
+}
+
+// Auth has a service asked whether a request may go on. What the service does not
+// say yes to is not forwarded.
+type Auth struct {
+	Service string `json:"service"` // name of a Service key
+	// GRPC asks by Envoy's ext_authz (envoy.service.auth.v3.Authorization). Without
+	// it the service is asked by HTTP, and a status of 200 is its yes.
+	GRPC bool `json:"grpc,omitempty"`
+	// Path, of HTTP, goes before the path of the request.
+	Path string `json:"path,omitempty"`
+	// Headers of the request are told to the service: by HTTP beside Host and
+	// Authorization; by gRPC none stands for all. Lower case.
+	Headers []string `json:"headers,omitempty"`
+	// Grants, of HTTP, are the headers of the service's answer that go into the
+	// request: none stands for all. A client's own of these names go nowhere. Lower
+	// case.
+	Grants []string `json:"grants,omitempty"`
+	// MaxBody is how much of a body the service is told; a request with a larger one
+	// is refused. 0: the service is told nothing of it.
+	MaxBody int64 `json:"maxBody,omitempty"`
 }
 
 // Backend is where a share of a rule's requests goes.

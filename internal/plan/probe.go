@@ -231,12 +231,19 @@ func (p *Plan) Land(q Probe) string {
 	if err != nil {
 		return "400 " + err.Error()
 	}
+	if l.Broken != nil {
+		return fmt.Sprintf("%d %s", l.Broken.Status, l.Broken.Reason)
+	}
+	asked := ""
+	for _, a := range l.Auths {
+		asked += "[" + a.String() + "] "
+	}
 	hit, ok := l.match(p, r)
 	if !ok {
-		return "404 no rule"
+		return asked + "404 no rule"
 	}
 	kind, object, _ := strings.Cut(hit.Route.Name, "/")
-	s := fmt.Sprintf("%s %s rule %d", kind, object, hit.Rule.Index)
+	s := fmt.Sprintf("%s%s %s rule %d", asked, kind, object, hit.Rule.Index)
 	if hit.Rule.Name != "" {
 		s += " (" + hit.Rule.Name + ")"
 	}
@@ -327,6 +334,8 @@ func (p *Plan) effects(steps []Step, hit *Hit, r *Request) string {
 			list = append(list, "CORS")
 		case StepMirror:
 			list = append(list, "mirror to "+step.Mirror.ServiceName)
+		case StepAuth:
+			list = append(list, step.Auth.String())
 		case StepRedirect:
 		}
 	}

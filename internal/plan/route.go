@@ -28,6 +28,7 @@ type BoundRule struct {
 	Slot     int
 	Filters  []Step
 	CORS     *BoundCORS // that of Filters, if there is one
+	Asks     bool       // there is a StepAuth among Filters
 	Backends []BoundBackend
 	Timeouts Timeouts
 	Retry    *Retry
@@ -43,6 +44,7 @@ type BoundBackend struct {
 	ServiceName string
 	Weight      int32
 	Steps       []Step
+	Asks        bool    // there is a StepAuth among Steps
 	Broken      *Broken // if set, its share of the requests is this fault
 
 	share uint64
@@ -238,7 +240,8 @@ func (b *Builder) compileRules(route *BoundRoute, old *BoundRoute) {
 		if rule.Filters, ok = compileSteps(from.Filters); !ok && rule.Broken == nil {
 			rule.Broken = &Broken{Status: 500, Reason: fmt.Sprintf("%s rule %d has a filter that this windrose does not know or must not carry out", route.Name, i)}
 		}
-		b.bindMirrors(rule.Filters)
+		b.bindSteps(rule.Filters)
+		rule.Asks = asks(rule.Filters)
 		for i := range rule.Filters {
 			if rule.Filters[i].Kind == StepCORS {
 				rule.CORS = rule.Filters[i].CORS
@@ -267,7 +270,8 @@ func (b *Builder) compileBackend(rule *BoundRule, from *Backend) BoundBackend {
 	}
 	var ok bool
 	if out.Steps, ok = compileSteps(from.Filters); ok {
-		b.bindMirrors(out.Steps)
+		b.bindSteps(out.Steps)
+		out.Asks = asks(out.Steps)
 		// A preflight is answered before a backend is picked.
 		ok = !slices.ContainsFunc(out.Steps, func(s Step) bool { return s.Kind == StepCORS })
 	}

@@ -17,6 +17,7 @@ const (
 	StepRewrite                             // Rewrite
 	StepCORS                                // CORS; the rule answers preflights by itself
 	StepMirror                              // Mirror
+	StepAuth                                // Auth; nothing is forwarded before its yes
 )
 
 func (k StepKind) String() string {
@@ -33,6 +34,8 @@ func (k StepKind) String() string {
 		return "CORS"
 	case StepMirror:
 		return "mirror"
+	case StepAuth:
+		return "authorisation"
 	}
 	return "unset"
 }
@@ -46,6 +49,7 @@ type Step struct {
 	Rewrite  *Rewrite
 	CORS     *BoundCORS
 	Mirror   *BoundMirror
+	Auth     *BoundAuth
 }
 
 // compileSteps is nil if a filter has no field set, or one whose text would
@@ -74,6 +78,8 @@ func compileSteps(filters []Filter) ([]Step, bool) {
 		case f.Mirror != nil:
 			m := f.Mirror
 			steps = append(steps, Step{Kind: StepMirror, Mirror: &BoundMirror{ServiceName: m.Service, num: uint64(m.Num), den: uint64(m.Den)}})
+		case f.Auth != nil:
+			steps = append(steps, Step{Kind: StepAuth, Auth: newBoundAuth(f.Auth)})
 		default:
 			return nil, false
 		}
@@ -85,7 +91,7 @@ func compileSteps(filters []Filter) ([]Step, bool) {
 // written: no line break or other control character, no space in a path or host.
 // Schemas refuse most of it; a head must be safe even where one has a hole.
 func (f *Filter) clean() bool {
-	ok := f.RequestHeaders.clean() && f.ResponseHeaders.clean() && f.Mirror.clean()
+	ok := f.RequestHeaders.clean() && f.ResponseHeaders.clean() && f.Mirror.clean() && f.Auth.clean()
 	if r := f.Redirect; r != nil {
 		ok = ok && cleanWord(r.Scheme) && cleanWord(r.Host) && r.Path.clean()
 	}

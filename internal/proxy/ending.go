@@ -149,6 +149,9 @@ func (x *exchange) silence() int64 {
 	if x.tunnel {
 		return int64(x.view.settings.TunnelTimeout)
 	}
+	if x.gate != nil && !x.gate.wants() {
+		return checkTime + int64(x.view.settings.BodyTimeout) // the check has its own time
+	}
 	if x.retryLine != 0 {
 		return x.retryLine + 1 - x.activity // it is windrose that waits
 	}
@@ -183,6 +186,8 @@ func (x *exchange) expired() {
 		x.arm() // something moved since the timer was set
 	case x.tunnel:
 		x.endTunnel()
+	case x.gate != nil:
+		x.gate.fell()
 	case x.down.blocked():
 		x.clientLost() // it does not read its answer
 	case !x.down.whole() && !x.answered && x.s != nil && !x.s.blocked():
@@ -200,6 +205,14 @@ func (x *exchange) emit() clientSide {
 	w.loop.Stop(&x.timer)
 	for _, y := range x.mirrors {
 		y.discard() // the client did not send all of the request
+	}
+	if x.gate != nil {
+		x.gate.over()
+	}
+	if x.check != nil {
+		x.check.over(x.rec.Fault, x.rec.Reason)
+		w.recycle(x)
+		return nobody{}
 	}
 	if x.shadow {
 		x.endCopy()

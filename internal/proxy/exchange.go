@@ -36,7 +36,12 @@ type exchange struct {
 	cause    error       // why the last endpoint was not reached
 	mirrors  []*exchange // copies that are not whole yet
 	shadow   bool        // this is a copy
-	raced    bool        // the one repetition after a connection turned out closed
+	check    *check      // this asks an authoriser
+	gate     *gate       // while the request waits for its authorisers
+	// steps is what is done to the request and its answer, if authorisers have a
+	// word in that; nil: the filters of the rule and the backend.
+	steps *[2][]plan.Step
+	raced bool // the one repetition after a connection turned out closed
 
 	// sent is all that the endpoint was given, for as long as it can be given to
 	// another: the head as HTTP/1.1, headLen bytes, and, if it came along and is
@@ -140,18 +145,50 @@ func (x *exchange) begin(c *client, down clientSide, begun int64) bool {
 	if !x.resolve() {
 		return false
 	}
-	x.sent = x.appendRequest(w.loop.Buffers.Take(4 << 10))
-	x.headLen = len(x.sent)
-	x.whole = true
-	x.mirror()
+	if x.gate == nil {
+		x.compose()
+	}
 	return true
 }
 
-// launch sends the request on its way.
+// compose writes the head for the endpoint, and has the copies for mirrors begin.
+func (x *exchange) compose() {
+	x.sent = x.appendRequest(x.w.loop.Buffers.Take(4<<10), x.filters())
+	x.headLen = len(x.sent)
+	x.whole = true
+	x.mirror()
+}
+
+// filters is what is done to the request: steps of the rule, then of the backend.
+func (x *exchange) filters() [2][]plan.Step {
+	if x.steps != nil {
+		return *x.steps
+	}
+	return [2][]plan.Step{x.rule.Filters, x.backend.Steps}
+}
+
+// launch sends the request on its way, or its authorisers are asked first.
 func (x *exchange) launch() {
+	x.limit()
+	if x.gate != nil {
+		x.arm()
+		x.gate.start()
+		return
+	}
+	x.proceed()
+}
+
+// limit takes up the rule's timeout, once there is a rule.
+func (x *exchange) limit() {
+	if x.rule == nil {
+		return
+	}
 	if t := x.rule.Timeouts.Request; t > 0 {
 		x.deadline = x.begun + int64(t)
 	}
+}
+
+func (x *exchange) proceed() {
 	w := x.w
 	w.budget(x.backend).request(w.loop.Now())
 	x.arm()
@@ -221,6 +258,20 @@ func (x *exchange) resolve() bool {
 		return false
 	}
 	x.listener, x.rec.Listener = listener, listener.Name
+	if listener.Broken != nil {
+		x.failStatus(record.RuleBroken, listener.Broken.Status, listener.Broken.Reason)
+		return false
+	}
+	if len(listener.Auths) > 0 {
+		x.hold(stageListener, path)
+		return true
+	}
+	return x.route(path)
+}
+
+// route finds the rule; it says whether the request is to be forwarded.
+func (x *exchange) route(path []byte) bool {
+	w, req, listener := x.w, x.w.req, x.listener
 	w.match.Method, w.match.Host, w.match.Path, w.match.Query = x.methodText(), req.Host, path, req.Query
 	hit, ok := listener.Match(x.view.plan, &w.match)
 	if !ok {
@@ -232,7 +283,7 @@ func (x *exchange) resolve() bool {
 	return x.choose(path)
 }
 
-// choose does what the rule says short of forwarding, and picks the backend.
+// choose does what the rule says short of forwarding.
 func (x *exchange) choose(path []byte) bool {
 	r := x.rule
 	if r.Broken != nil {
@@ -242,6 +293,17 @@ func (x *exchange) choose(path []byte) bool {
 	if r.CORS != nil && x.crossOrigin(r.CORS) {
 		return false
 	}
+	if r.Asks {
+		x.hold(stageRule, path)
+		return true
+	}
+	return x.pick(path)
+}
+
+// pick redirects, or picks the backend; it says whether the request is to be
+// forwarded.
+func (x *exchange) pick(path []byte) bool {
+	r := x.rule
 	for i := range r.Filters {
 		if r.Filters[i].Kind == plan.StepRedirect {
 			x.redirect(r.Filters[i].Redirect, path)
@@ -274,6 +336,9 @@ func (x *exchange) choose(path []byte) bool {
 		x.join()
 	}
 	x.w.match.Path = path
+	if x.backend.Asks {
+		x.hold(stageBackend, path)
+	}
 	return true
 }
 
@@ -283,6 +348,10 @@ func (x *exchange) keep(data []byte) {
 		return
 	}
 	x.rec.BytesIn += int64(len(data))
+	if x.gate != nil {
+		x.gate.hold(data)
+		return
+	}
 	x.copyBody(data)
 	x.retain(data)
 }
@@ -299,6 +368,10 @@ func (x *exchange) retain(data []byte) {
 
 // keepEnd notes that what was kept is the whole body.
 func (x *exchange) keepEnd(trailers []h1.Field) {
+	if x.gate != nil {
+		x.gate.end(trailers)
+		return
+	}
 	x.copyEnd(trailers)
 	x.sentEnd = true
 	switch {
@@ -440,11 +513,19 @@ func (x *exchange) unreachable() string {
 }
 
 // wants says whether more of the request's body is taken.
-func (x *exchange) wants() bool { return x.s != nil && !x.deaf && !x.waits() && !x.s.blocked() }
+func (x *exchange) wants() bool {
+	if x.s == nil {
+		return x.gate != nil && x.gate.wants()
+	}
+	return !x.deaf && !x.waits() && !x.s.blocked()
+}
 
 // onBody forwards a piece of the request's body; it says whether the exchange
 // goes on.
 func (x *exchange) onBody(p []byte) bool {
+	if x.gate != nil {
+		return x.gate.onBody(p)
+	}
 	x.activity = x.w.loop.Now()
 	x.rec.BytesIn += int64(len(p))
 	x.copyBody(p)
@@ -463,6 +544,10 @@ func (x *exchange) onBody(p []byte) bool {
 
 // onBodyEnd forwards the end of the request.
 func (x *exchange) onBodyEnd(trailers []h1.Field) bool {
+	if x.gate != nil {
+		x.gate.onBodyEnd(trailers)
+		return true
+	}
 	x.copyEnd(trailers)
 	switch {
 	case x.keeps(0):
@@ -481,6 +566,9 @@ func (x *exchange) onBodyEnd(trailers []h1.Field) bool {
 
 // flushUp sends what was gathered for the endpoint.
 func (x *exchange) flushUp() bool {
+	if x.gate != nil {
+		return true
+	}
 	if err := x.s.flush(); err != nil {
 		return x.serverBroken()
 	}

@@ -15,3 +15,10 @@ func (p *Proxy) Held() (held []int) {
 	}
 	return held
 }
+
+// Gated is how many bytes of requests wait for authorisers.
+func (p *Proxy) Gated() int {
+	n := 0
+	p.everywhere(func(w *worker) { n += w.gated })
+	return n
+}

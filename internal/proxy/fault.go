@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"net/http"
+	"slices"
 	"strconv"
 
 	"windrose.dev/windrose/internal/h1"
@@ -21,7 +22,7 @@ func (x *exchange) failStatus(flag record.Flag, status int, reason string) {
 		x.blame()
 	}
 	x.release(false)
-	if x.shadow {
+	if x.shadow || x.check != nil {
 		x.emit()
 		return
 	}
@@ -37,12 +38,30 @@ func (x *exchange) failStatus(flag record.Flag, status int, reason string) {
 		return
 	}
 	if x.grpc {
-		x.replyGRPC(flag, reason)
+		x.replyGRPC(grpcStatus(flag), flag, reason, nil)
 		return
 	}
 	r := x.beginReply(status)
 	r.add("x-windrose-fault", flag.String())
 	x.reply(r, x.faultText(flag, reason))
+}
+
+// denied ends the exchange with the answer of an authoriser that says no. A nil
+// body stands for windrose's own words.
+func (x *exchange) denied(status int, reason string, fields []h1.Field, body []byte) {
+	x.rec.Fault, x.rec.Reason = record.Denied, reason
+	if x.grpc {
+		x.replyGRPC(grpcOf(status), record.Denied, reason, slices.DeleteFunc(fields, describesBody))
+		return
+	}
+	r := x.beginReply(status)
+	r.add("x-windrose-fault", record.Denied.String())
+	if body == nil {
+		r.plain()
+		body = x.faultText(record.Denied, reason)
+		fields = slices.DeleteFunc(fields, describesBody)
+	}
+	x.replyWith(r, fields, body)
 }
 
 // refused answers a request whose head is not valid; w.req holds what was
@@ -121,11 +140,21 @@ func (r *reply) fields() {
 
 // reply sends a whole answer of windrose's own and ends the exchange.
 func (x *exchange) reply(r *reply, body []byte) {
-	resp := x.w.resp
 	if len(body) > 0 {
-		r.add("content-type", "text/plain; charset=utf-8")
-		r.add("x-content-type-options", "nosniff")
+		r.plain()
 	}
+	x.replyWith(r, nil, body)
+}
+
+// plain says what the body is.
+func (r *reply) plain() {
+	r.add("content-type", "text/plain; charset=utf-8")
+	r.add("x-content-type-options", "nosniff")
+}
+
+// replyWith is reply with more fields and a body that they describe.
+func (x *exchange) replyWith(r *reply, more []h1.Field, body []byte) {
+	resp := x.w.resp
 	resp.Body, resp.Length = h1.Length, int64(len(body))
 	switch {
 	case resp.Status == http.StatusNoContent:
@@ -136,6 +165,7 @@ func (x *exchange) reply(r *reply, body []byte) {
 		body = nil
 	}
 	r.fields()
+	resp.Fields = append(resp.Fields, more...)
 	x.answered = true
 	x.down.respond(len(body) == 0)
 	var err error
@@ -163,16 +193,17 @@ func (x *exchange) sendReply(err error) {
 
 // replyGRPC tells a fault to a gRPC client: with HTTP status 200 and a status of
 // gRPC's own, without a body (gRPC over HTTP/2, Trailers-Only).
-func (x *exchange) replyGRPC(flag record.Flag, reason string) {
+func (x *exchange) replyGRPC(code int, flag record.Flag, reason string, more []h1.Field) {
 	r := x.beginReply(http.StatusOK)
 	r.add("content-type", grpcType)
-	r.addFrom("grpc-status", func(dst []byte) []byte { return strconv.AppendInt(dst, int64(grpcStatus(flag)), 10) })
+	r.addFrom("grpc-status", func(dst []byte) []byte { return strconv.AppendInt(dst, int64(code), 10) })
 	if x.view.settings.FaultDetail == plan.DetailFull {
 		r.addFrom("grpc-message", func(dst []byte) []byte { return appendPercent(dst, reason) })
 	}
 	r.add("x-windrose-fault", flag.String())
 	x.w.resp.Body = h1.NoBody
 	r.fields()
+	x.w.resp.Fields = append(x.w.resp.Fields, more...)
 	x.answered = true
 	x.down.respond(true)
 	x.sendReply(nil)
@@ -205,6 +236,7 @@ func (x *exchange) endGRPC(flag record.Flag, reason string) {
 func grpcStatus(flag record.Flag) int {
 	const (
 		deadlineExceeded = 4
+		permissionDenied = 7
 		resourceExhaust  = 8
 		unimplemented    = 12
 		internal         = 13
@@ -213,16 +245,35 @@ func grpcStatus(flag record.Flag) int {
 	switch flag {
 	case record.RequestTimeout, record.BackendTimeout, record.HeaderTimeout, record.BodyTimeout:
 		return deadlineExceeded
-	case record.HeadersTooLarge, record.URITooLong:
+	case record.HeadersTooLarge, record.URITooLong, record.TooLarge:
 		return resourceExhaust
+	case record.Denied:
+		return permissionDenied
 	case record.NoRoute, record.NotSupported, record.Misdirected:
 		return unimplemented
-	case record.NoEndpoint, record.ConnectFailed, record.UpstreamReset, record.Overload, record.Draining, record.ClientGone:
+	case record.NoEndpoint, record.ConnectFailed, record.UpstreamReset, record.AuthFailed, record.Overload, record.Draining, record.ClientGone:
 		return unavailable
 	case record.BadRequest, record.RuleBroken, record.BackendMissing, record.NoBackend, record.UpstreamProtocol, record.Internal:
 		return internal
 	}
 	return internal
+}
+
+// grpcOf is gRPC's code for an HTTP status (gRPC, http-grpc-status-mapping).
+func grpcOf(status int) int {
+	switch status {
+	case http.StatusBadRequest:
+		return 13
+	case http.StatusUnauthorized:
+		return 16
+	case http.StatusForbidden:
+		return 7
+	case http.StatusNotFound:
+		return 12
+	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return 14
+	}
+	return 2
 }
 
 // appendPercent encodes a grpc-message.

@@ -63,7 +63,7 @@ func (x *exchange) honest(trailers []h1.Field) []h1.Field {
 	if len(trailers) == 0 || x.tunnel {
 		return trailers
 	}
-	steps := [2][]plan.Step{x.rule.Filters, x.backend.Steps}
+	steps := x.filters()
 	kept := trailers[:0]
 	for _, f := range trailers {
 		if !x.pretends(f.Name) && !dropped(steps, plan.StepRequestHeaders, f.Name) {

@@ -79,9 +79,8 @@ func (x *exchange) methodText() []byte {
 
 // appendRequest appends the head for the endpoint. w.match.Path is the
 // normalised path.
-func (x *exchange) appendRequest(dst []byte) []byte {
+func (x *exchange) appendRequest(dst []byte, steps [2][]plan.Step) []byte {
 	w, req := x.w, x.w.req
-	steps := [2][]plan.Step{x.rule.Filters, x.backend.Steps}
 	host, path := x.rewritten(steps)
 	dst = x.grow(dst, headSize(req)+512)
 	dst = append(dst, x.methodText()...)
@@ -222,6 +221,9 @@ func (x *exchange) rewritten(steps [2][]plan.Step) (host string, path *plan.Path
 func (x *exchange) responseSteps() (steps [2][]plan.Step) {
 	if x.rule == nil || x.own && x.rec.Fault != 0 {
 		return steps
+	}
+	if x.steps != nil {
+		return *x.steps
 	}
 	steps[0] = x.rule.Filters
 	if x.backend != nil {

@@ -59,7 +59,10 @@ func (x *exchange) copyTo(m *plan.BoundMirror) *exchange {
 	y.service, y.protocol = service, service.Protocol
 	y.minor, y.method, y.idempotent = x.minor, x.method, x.idempotent
 	y.rec.ID = x.rec.ID
-	y.sent = y.appendRequest(x.w.loop.Buffers.Take(4 << 10))
+	if x.steps != nil { // not the backend's: that is another service
+		y.steps = &[2][]plan.Step{x.steps[0]}
+	}
+	y.sent = y.appendRequest(x.w.loop.Buffers.Take(4<<10), y.filters())
 	y.rec.ID = nil // it is x's
 	y.headLen = len(y.sent)
 	y.whole = true

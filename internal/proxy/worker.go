@@ -57,6 +57,7 @@ type worker struct {
 	h2pools map[*upstream.Endpoint][]*h2server
 	spare   []*exchange
 	copies  int // exchanges that are copies for mirrors
+	gated   int // bytes of requests that wait for their authorisers
 	clients clientList
 	streams streamList
 	udp     []*udpSide

@@ -50,6 +50,8 @@ const (
 	BodyTimeout                      // the client's body fell silent
 	NoRoute                          // no rule takes the request
 	Misdirected                      // the TLS connection is for another host
+	TooLarge                         // the body is larger than what an authoriser is told of it
+	Denied                           // an authoriser said no
 	RuleBroken                       // the rule cannot serve until its author mends it
 	BackendMissing                   // the backend that was picked does not exist
 	NoBackend                        // the rule has no backend, or only backends of weight zero
@@ -59,6 +61,7 @@ const (
 	UpstreamProtocol                 // the endpoint's answer is malformed
 	RequestTimeout                   // the rule's time for the whole request ran out
 	BackendTimeout                   // the rule's time for the backend ran out
+	AuthFailed                       // an authoriser could not be asked, or gave no answer that can be used
 	Overload                         // a limit on connections, requests or memory was met
 	Draining                         // windrose is going away
 	Internal                         // a mistake of windrose
@@ -93,6 +96,10 @@ func (f Flag) String() string {
 		return "no-route"
 	case Misdirected:
 		return "misdirected"
+	case TooLarge:
+		return "body-too-large"
+	case Denied:
+		return "denied"
 	case RuleBroken:
 		return "rule-broken"
 	case BackendMissing:
@@ -111,6 +118,8 @@ func (f Flag) String() string {
 		return "request-timeout"
 	case BackendTimeout:
 		return "backend-timeout"
+	case AuthFailed:
+		return "auth-failed"
 	case Overload:
 		return "overload"
 	case Draining:
@@ -124,11 +133,11 @@ func (f Flag) String() string {
 // Side is whose fault a flag is.
 func (f Flag) Side() Side {
 	switch f {
-	case BadRequest, HeaderTimeout, HeadersTooLarge, URITooLong, NotSupported, ClientGone, BodyTimeout, NoRoute, Misdirected:
+	case BadRequest, HeaderTimeout, HeadersTooLarge, URITooLong, NotSupported, ClientGone, BodyTimeout, NoRoute, Misdirected, TooLarge, Denied:
 		return Client
 	case RuleBroken, BackendMissing, NoBackend:
 		return Config
-	case NoEndpoint, ConnectFailed, UpstreamReset, UpstreamProtocol, RequestTimeout, BackendTimeout:
+	case NoEndpoint, ConnectFailed, UpstreamReset, UpstreamProtocol, RequestTimeout, BackendTimeout, AuthFailed:
 		return Upstream
 	case Overload, Draining, Internal:
 		return Windrose
@@ -155,11 +164,15 @@ func (f Flag) Status() int {
 		return 404
 	case Misdirected:
 		return 421
+	case TooLarge:
+		return 413
+	case Denied:
+		return 403 // or what the authoriser says
 	case RuleBroken, BackendMissing, NoBackend, Internal:
 		return 500
 	case UpstreamReset, UpstreamProtocol:
 		return 502
-	case NoEndpoint, ConnectFailed, Overload, Draining:
+	case NoEndpoint, ConnectFailed, AuthFailed, Overload, Draining:
 		return 503
 	case RequestTimeout, BackendTimeout:
 		return 504
@@ -188,6 +201,10 @@ func (f Flag) Mend() string {
 		return "attach a route for this host and path: windrose get routes says why one is not attached"
 	case Misdirected:
 		return "open a new connection for this host"
+	case TooLarge:
+		return "send a smaller body, or raise forwardBody.maxSize of the ExternalAuth filter"
+	case Denied:
+		return "send what the authoriser wants to see; its log says why it refused"
 	case RuleBroken:
 		return "mend what the conditions of the route say: windrose describe httproute shows them"
 	case BackendMissing:
@@ -206,6 +223,8 @@ func (f Flag) Mend() string {
 		return "make the service faster, or raise timeouts.request of the route's rule"
 	case BackendTimeout:
 		return "make the service faster, or raise timeouts.backendRequest of the route's rule"
+	case AuthFailed:
+		return "look whether the authoriser that the sentence names runs, and speaks what the ExternalAuth filter says"
 	case Overload:
 		return "add capacity, or raise the limit that the sentence names"
 	case Draining:

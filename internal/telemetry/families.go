@@ -58,6 +58,14 @@ var families = []family{
 		show: (*Hub).showDropped,
 	},
 	{
+		Metric: Metric{
+			"windrose_authorizations_total", Counter,
+			"Questions to authorisers: allowed, denied, or failed because there was no answer, or none that can be used.",
+			[]string{"result"},
+		},
+		show: (*Hub).showAuth,
+	},
+	{
 		Metric: Metric{"windrose_build_info", Gauge, "Always 1; the labels say which build runs.", []string{"process", "version", "go"}},
 		self:   func(p *Page, s *process) { p.Count(1, s.name, s.version, runtime.Version()) },
 	},
@@ -257,6 +265,13 @@ func (h *Hub) showHandshakes(p *Page) {
 	for i, n := range f.handshakes {
 		p.Count(n, Handshake(i).String())
 	}
+}
+
+func (h *Hub) showAuth(p *Page) {
+	c, _ := h.sum()
+	p.Count(c.AuthAllowed, "allowed")
+	p.Count(c.AuthDenied, "denied")
+	p.Count(c.AuthFailed, "failed")
 }
 
 func (h *Hub) showMirrors(p *Page) {

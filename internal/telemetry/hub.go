@@ -392,6 +392,9 @@ func (c *Counts) add(o *Counts) {
 	c.MirrorsAnswered += o.MirrorsAnswered
 	c.MirrorsFailed += o.MirrorsFailed
 	c.MirrorsDropped += o.MirrorsDropped
+	c.AuthAllowed += o.AuthAllowed
+	c.AuthDenied += o.AuthDenied
+	c.AuthFailed += o.AuthFailed
 	c.Panics += o.Panics
 }
 

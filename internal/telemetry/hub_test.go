@@ -222,6 +222,7 @@ func TestDetachKeepsCounts(t *testing.T) {
 		s := l.Socket("tcp/[::]:80")
 		s.Accepted, s.Active = 4, 1
 		l.Panics, l.UpstreamOpened, l.UpstreamReused, l.UpstreamFailed, l.RequestsActive, l.RetriesDenied, l.MirrorsAnswered, l.MirrorsFailed, l.MirrorsDropped, l.Handed = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
+		l.AuthAllowed, l.AuthDenied, l.AuthFailed = 10, 11, 12
 		l.Handshake(telemetry.HandshakeOK)
 		l.Turn(time.Second)
 		h.Detach(l)
@@ -238,6 +239,9 @@ func TestDetachKeepsCounts(t *testing.T) {
 	p.want(t, `windrose_upstream_connections_failed_total`, 8)
 	p.want(t, `windrose_retries_denied_total`, 12)
 	p.want(t, `windrose_mirrors_total{result="answered"}`, 14)
+	p.want(t, `windrose_authorizations_total{result="allowed"}`, 20)
+	p.want(t, `windrose_authorizations_total{result="denied"}`, 22)
+	p.want(t, `windrose_authorizations_total{result="failed"}`, 24)
 	p.want(t, `windrose_mirrors_total{result="failed"}`, 16)
 	p.want(t, `windrose_mirrors_total{result="dropped"}`, 18)
 	p.want(t, `windrose_connections_handed_total`, 20)

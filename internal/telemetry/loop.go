@@ -21,6 +21,9 @@ type Counts struct {
 	MirrorsFailed   uint64 // copies that no mirror answered
 	MirrorsDropped  uint64 // copies that were not sent: too large, too many, or not whole
 	Handed          uint64 // connections that were accepted and given to another loop
+	AuthAllowed     uint64 // answers of authorisers: yes
+	AuthDenied      uint64 // no
+	AuthFailed      uint64 // none, or none that can be used
 	RetriesDenied   uint64 // retries that a rule asks for and the service's budget refused
 
 	Panics uint64 // panics that cost one connection

@@ -78,6 +78,7 @@ type compiler struct {
 	invalid  verdict       // the first rule that cannot be carried out
 	broken   []string      // names of such rules
 	dead     int           // how many of them serve nothing at all
+	halted   string        // why what holds the filters that were compiled last cannot serve
 }
 
 func (c *compiler) find(severity object.Severity, field, reason, message, mend string) {

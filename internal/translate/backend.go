@@ -44,16 +44,22 @@ func (s servicePort) transport() corev1.Protocol {
 // resolve follows a reference to a backend. Its verdict is the reason that
 // ResolvedRefs gives; field names the reference for findings.
 func (c *compiler) resolve(ref *gatewayv1.BackendObjectReference, field func() string) (servicePort, verdict) {
+	return c.resolveFor(ref, field, c.key.Kind)
+}
+
+// resolveFor is resolve where the kind that decides what is spoken is another than
+// the object's.
+func (c *compiler) resolveFor(ref *gatewayv1.BackendObjectReference, field func() string, kind string) (servicePort, verdict) {
 	refuse := func(reason gatewayv1.RouteConditionReason, sub, message, mend string) (servicePort, verdict) {
 		c.find(object.Error, field()+sub, string(reason), message, mend)
 		return servicePort{}, verdict{string(reason), message}
 	}
 	if ref.Group != nil && *ref.Group != "" || ref.Kind != nil && *ref.Kind != "Service" {
-		kind := "Service"
+		named := "Service"
 		if ref.Kind != nil {
-			kind = string(*ref.Kind)
+			named = string(*ref.Kind)
 		}
-		return refuse(gatewayv1.RouteReasonInvalidKind, ".kind", fmt.Sprintf("backend %s is of kind %s, which windrose cannot send requests to", ref.Name, kind), "name a Service")
+		return refuse(gatewayv1.RouteReasonInvalidKind, ".kind", fmt.Sprintf("backend %s is of kind %s, which windrose cannot send requests to", ref.Name, named), "name a Service")
 	}
 	name := object.Name{Namespace: c.key.Namespace, Name: string(ref.Name)}
 	if ref.Namespace != nil {
@@ -76,7 +82,7 @@ func (c *compiler) resolve(ref *gatewayv1.BackendObjectReference, field func() s
 	if ref.Port == nil {
 		return refuse(gatewayv1.RouteReasonBackendNotFound, ".port", "the reference to Service "+name.String()+" names no port", portsOf(svc))
 	}
-	as, v, mend := c.t.speaks(svc, *ref.Port, c.key.Kind)
+	as, v, mend := c.t.speaks(svc, *ref.Port, kind)
 	target := servicePort{name: name, port: *ref.Port, as: as}
 	if v.ok() && as != plan.UDP && !c.opaque {
 		target.tls, v = c.t.policyVerdict(svc, target)
@@ -143,7 +149,7 @@ func (t *Translator) speaks(svc *corev1.Service, number int32, kind string) (pla
 // spokenBy is what a kind of route speaks to a port that says nothing itself.
 func spokenBy(kind string) plan.Protocol {
 	switch kind {
-	case "GRPCRoute":
+	case "GRPCRoute", askedByGRPC:
 		return plan.H2C
 	case "TLSRoute", "TCPRoute":
 		return plan.TCP
@@ -227,6 +233,10 @@ func (c *compiler) backend(rule, i int, ref *gatewayv1.HTTPBackendRef) (plan.Bac
 	if !v.ok() {
 		b.Broken = &plan.Broken{Status: statusBroken, Reason: v.message}
 		return b, v
+	}
+	if c.halted != "" {
+		b.Broken = &plan.Broken{Status: statusBroken, Reason: c.halted}
+		return b, verdict{}
 	}
 	if why := c.t.unbelieved(target); why != "" {
 		b.Broken = &plan.Broken{Status: statusBroken, Reason: why}

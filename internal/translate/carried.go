@@ -19,6 +19,7 @@ type Carried struct {
 	Retry          bool // retry of rules
 	Mirror         bool // filter RequestMirror
 	Session        bool // session persistence
+	Auth           bool // filter ExternalAuth, of rules and of listeners
 	BackendTLS     bool // BackendTLSPolicies
 	ClientCerts    bool // client certificates: asked of clients, and shown to backends
 	TrustBundles   bool // ClusterTrustBundles as authorities
@@ -39,6 +40,7 @@ func DataPlane() Carried {
 		Retry:          true,
 		Mirror:         true,
 		Session:        true,
+		Auth:           true,
 		BackendTLS:     true,
 		ClientCerts:    true,
 		TrustBundles:   true,
@@ -133,6 +135,7 @@ func (c Carried) Features() []gatewayv1.FeatureName {
 	add(c.BackendTLS, "BackendTLSPolicy", "BackendTLSPolicySANValidation")
 	add(c.ClientCerts, "GatewayBackendClientCertificate", "GatewayFrontendClientCertificateValidation", "GatewayFrontendClientCertificateValidationInsecureFallback")
 	add(c.TrustBundles, "ClusterTrustBundle")
+	add(c.Auth, "GatewayListenerFilters")
 	add(c.GRPC, "GRPCRoute", "GRPCRouteNamedRouteRule", "GRPCRouteRequestHeaderModifier")
 	add(c.H2C, "HTTPRouteBackendProtocolH2C")
 	add(c.CORS, "HTTPRouteCORS")

@@ -47,6 +47,7 @@ func TestSupportedFeaturesFollowWhatIsCarried(t *testing.T) {
 		{[]string{"CORS"}, []string{"HTTPRouteCORS"}},
 		{[]string{"Retry"}, []string{"HTTPRouteRetryCodes", "HTTPRouteRetryConnectionError"}},
 		{[]string{"Mirror"}, []string{"HTTPRouteRequestMirror", "HTTPRouteRequestMultipleMirrors", "HTTPRouteRequestPercentageMirror"}},
+		{[]string{"Auth"}, []string{"GatewayListenerFilters"}},
 		{[]string{"H2C"}, []string{"HTTPRouteBackendProtocolH2C"}},
 		{[]string{"GRPC"}, nil},
 		{[]string{"GRPC", "H2C"}, []string{"GRPCRoute", "GRPCRouteNamedRouteRule", "GRPCRouteRequestHeaderModifier", "HTTPRouteBackendProtocolH2C"}},

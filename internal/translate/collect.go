@@ -77,6 +77,10 @@ func (l *listener) part(t *Translator) *plan.Part {
 	if l.shows != nil {
 		made.Shows = l.shows.part.Key.Name
 	}
+	made.Filters = l.filters
+	if l.halted != "" {
+		made.Filters, made.Broken = nil, &plan.Broken{Status: statusBroken, Reason: l.halted}
+	}
 	return &plan.Part{Key: plan.Key{Kind: plan.KindListener, Name: l.key}, Listener: made}
 }
 

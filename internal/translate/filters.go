@@ -19,10 +19,12 @@ type place struct {
 }
 
 // filters compiles the filters of a rule or of a backend. If one of them
-// cannot be carried out, its verdict stands for all.
+// cannot be carried out, its verdict stands for all; if c.halted is set, its
+// sentence does.
 func (c *compiler) filters(list []gatewayv1.HTTPRouteFilter, at place) ([]plan.Filter, verdict) {
 	var out []plan.Filter
 	var bad verdict
+	c.halted = ""
 	redirects, rewrites := false, false
 	for i := range list {
 		f := &list[i]
@@ -33,7 +35,7 @@ func (c *compiler) filters(list []gatewayv1.HTTPRouteFilter, at place) ([]plan.F
 		redirects = redirects || made.Redirect != nil
 		rewrites = rewrites || made.Rewrite != nil
 		if v.ok() {
-			if made != (plan.Filter{}) { // a mirror without a backend is left out
+			if made != (plan.Filter{}) { // what has no backend: a mirror is left out, and c.halted speaks of an authoriser
 				out = append(out, made)
 			}
 			continue
@@ -92,6 +94,13 @@ func (c *compiler) filter(f *gatewayv1.HTTPRouteFilter, at place, i int) (plan.F
 		}
 		c.reference(f.RequestMirror != nil, func() *gatewayv1.BackendObjectReference { return &f.RequestMirror.BackendRef }, at, i, ".requestMirror")
 	case gatewayv1.HTTPRouteFilterExternalAuth:
+		if c.t.carried.Auth {
+			if f.ExternalAuth == nil {
+				return plan.Filter{}, missing, ""
+			}
+			made, v, sub := c.auth(f.ExternalAuth, func() string { return fmt.Sprintf("%s.filters[%d].externalAuth", at.field(), i) })
+			return made, v, ".externalAuth" + sub
+		}
 		c.reference(f.ExternalAuth != nil, func() *gatewayv1.BackendObjectReference { return &f.ExternalAuth.BackendRef }, at, i, ".externalAuth")
 	case gatewayv1.HTTPRouteFilterCORS:
 		if c.t.carried.CORS {

@@ -62,6 +62,7 @@ type gateways struct {
 	certs         []*certificate        // of listeners that serve
 	placeholders  map[string]*plan.Part // by listener
 	findings      []object.Finding
+	refs          []*compiled // what filters of listeners refer to
 
 	// What the last update changed, for those who looked something up.
 	changed bool
@@ -72,15 +73,16 @@ type gateways struct {
 func (g *gateways) update(t *Translator) {
 	d := &t.delta
 	g.changed = d.classes.any() || d.gateways.any() || d.listenerSets.any() || d.grants.any() || d.secrets.any() ||
-		d.configMaps.any() || d.bundles.any() || d.namespaces.any() || d.parameters.any()
+		d.configMaps.any() || d.bundles.any() || d.namespaces.any() || d.parameters.any() ||
+		slices.ContainsFunc(g.refs, func(c *compiled) bool { return c.in.stale(t, "") })
 	g.names = g.changed && (d.classes.any() || d.gateways.names || d.listenerSets.names)
 	if !g.changed {
 		return
 	}
 	g.findings, g.claims = nil, map[string]*claim{}
 	managed := g.readClasses(t)
-	old := g.parents
-	g.parents, g.order = map[object.Key]*parent{}, nil
+	old, refs := g.parents, g.refs
+	g.parents, g.order, g.refs = map[object.Key]*parent{}, nil, nil
 
 	sets := t.listenerSetsByGateway()
 	all := slices.SortedFunc(slices.Values(t.set.Gateways.All()), func(a, b *gatewayv1.Gateway) int { return older(a, b) })
@@ -95,6 +97,12 @@ func (g *gateways) update(t *Translator) {
 		if _, ok := sets[gatewayOf(ls)]; ok {
 			g.orphan(t, ls)
 		}
+	}
+	for _, c := range g.refs {
+		t.services.use(c)
+	}
+	for _, c := range refs {
+		t.services.drop(c)
 	}
 	g.markOverlaps()
 	g.keep(old)
@@ -163,15 +171,28 @@ func (g *gateways) readGateway(t *Translator, gw *gatewayv1.Gateway, managed map
 		p.find(object.Warning, field, string(gatewayv1.GatewayConditionInsecureFrontendValidationMode), "clients without a valid certificate are served too: whether one was shown is for the backends to look at",
 			"use AllowValidOnly once every client has a certificate")
 	}
-	m := &listenerMaker{t: t, owner: p.key, object: gw, addrs: p.addrs, tls: gw.Spec.TLS, tlsOwner: p.key, shows: p.shows, findings: &p.findings}
+	m := &listenerMaker{t: t, owner: p.key, object: gw, addrs: p.addrs, tls: gw.Spec.TLS, tlsOwner: p.key, shows: p.shows, refs: refer(t, p), findings: &p.findings}
 	if a := gw.Spec.AllowedListeners; a != nil && a.Namespaces != nil && a.Namespaces.From != nil {
 		m.selector(a.Namespaces.Selector, *a.Namespaces.From, "spec.allowedListeners.namespaces.selector")
 	}
 	for i := range gw.Spec.Listeners {
 		p.listeners = append(p.listeners, m.make(i, &gw.Spec.Listeners[i]))
 	}
+	g.referred(m.refs)
 	g.claim(p)
 	return p
+}
+
+// refer gives what follows the references of a parent's listeners, besides those
+// to certificates; referred remembers them.
+func refer(t *Translator, p *parent) *compiler {
+	return &compiler{t: t, key: p.key, generation: p.object.GetGeneration()}
+}
+
+func (g *gateways) referred(c *compiler) {
+	if len(c.in.services) > 0 || c.in.grants {
+		g.refs = append(g.refs, &compiled{services: c.services, in: c.in})
+	}
 }
 
 func (p *parent) find(severity object.Severity, field, reason, message, mend string) {

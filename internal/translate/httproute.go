@@ -93,6 +93,7 @@ func (c *compiler) complete(i int, spec *gatewayv1.HTTPRouteRule, rule plan.Rule
 	services := len(c.services)
 	filters, v := c.filters(spec.Filters, place{field: field, prefixes: prefixes})
 	rule.Filters = filters
+	halted := c.halted
 	bad = first(bad, v)
 	bad = first(bad, c.features(spec, field))
 	bad = first(bad, c.timeouts(&rule, spec, field))
@@ -121,6 +122,12 @@ func (c *compiler) complete(i int, spec *gatewayv1.HTTPRouteRule, rule plan.Rule
 		rule.Filters, rule.Backends, rule.Session = nil, nil, nil
 		c.services = c.services[:services]
 		return rule, len(rule.Matches) > 0
+	}
+	if halted != "" {
+		rule.Broken = &plan.Broken{Status: statusBroken, Reason: fmt.Sprintf("rule %d of %s: %s", i, c.key, halted)}
+		rule.Filters, rule.Backends = nil, nil
+		c.services = c.services[:services]
+		return rule, true
 	}
 	if len(rule.Backends) == 0 && !redirects(rule.Filters) {
 		c.noBackend(&rule, i, field)

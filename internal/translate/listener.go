@@ -37,6 +37,8 @@ type listener struct {
 	from     gatewayv1.FromNamespaces
 	selector labels.Selector
 
+	filters  []plan.Filter // done before routing
+	halted   string        // why no request can be served although the listener is there
 	accepted verdict
 	conflict verdict
 	resolved verdict
@@ -105,6 +107,7 @@ type listenerMaker struct {
 	tls      *gatewayv1.GatewayTLSConfig
 	tlsOwner object.Key   // whose tls is
 	shows    *certificate // to backends
+	refs     *compiler    // follows what filters refer to
 	findings *[]object.Finding
 }
 
@@ -134,13 +137,17 @@ func (m *listenerMaker) make(i int, spec *gatewayv1.Listener) *listener {
 		m.frontend(l)
 		m.certificates(l)
 	}
-	if spec.Filters != nil && len(spec.Filters.Requests) > 0 && l.accepted.ok() {
-		l.accepted = verdict{string(gatewayv1.ListenerReasonUnsupportedValue), "windrose does not carry filters of listeners yet, and does not serve without them"}
-	}
-	if !l.accepted.ok() {
-		m.find(object.Error, m.field(i, ""), l.accepted.reason, "listener "+string(spec.Name)+": "+l.accepted.message, m.protocolMend(spec.Protocol))
+	switch {
+	case !l.accepted.ok():
+		m.notAccepted(l)
+	case spec.Filters != nil && len(spec.Filters.Requests) > 0:
+		m.filters(l)
 	}
 	return l
+}
+
+func (m *listenerMaker) notAccepted(l *listener) {
+	m.find(object.Error, m.field(l.index, ""), l.accepted.reason, "listener "+string(l.spec.Name)+": "+l.accepted.message, m.protocolMend(l.spec.Protocol))
 }
 
 func (m *listenerMaker) field(i int, sub string) string {

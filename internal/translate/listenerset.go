@@ -51,7 +51,7 @@ func (g *gateways) readListenerSet(t *Translator, ls *gatewayv1.ListenerSet, gat
 	if !p.accepted.ok() {
 		p.find(object.Error, "spec.parentRef", p.accepted.reason, p.accepted.message, "")
 	}
-	m := &listenerMaker{t: t, owner: p.key, object: ls, addrs: gateway.addrs, shows: gateway.shows, findings: &p.findings}
+	m := &listenerMaker{t: t, owner: p.key, object: ls, addrs: gateway.addrs, shows: gateway.shows, refs: refer(t, p), findings: &p.findings}
 	if gw, ok := gateway.object.(*gatewayv1.Gateway); ok {
 		m.tls, m.tlsOwner = gw.Spec.TLS, gateway.key
 	}
@@ -59,6 +59,7 @@ func (g *gateways) readListenerSet(t *Translator, ls *gatewayv1.ListenerSet, gat
 		spec := gatewayv1.Listener(ls.Spec.Listeners[i])
 		p.listeners = append(p.listeners, m.make(i, &spec))
 	}
+	g.referred(m.refs)
 	g.claim(p)
 	if p.accepted.ok() && p.valid() > 0 {
 		gateway.sets++

@@ -263,12 +263,19 @@ func (w *world) listener(i int) gatewayv1.Listener {
 	if w.maybe() {
 		l.Hostname = new(gatewayv1.Hostname(w.one("a.example", "*.example")))
 	}
+	if w.maybe() {
+		l.Filters = &gatewayv1.ListenerFilters{Requests: []gatewayv1.ListenerFilter{{Type: gatewayv1.ListenerFilterExternalAuth, ExternalAuth: w.auth()}}}
+	}
 	from := gatewayv1.FromNamespaces(w.one("All", "Same", "Selector"))
 	l.AllowedRoutes = &gatewayv1.AllowedRoutes{Namespaces: &gatewayv1.RouteNamespaces{From: &from}}
 	if from == gatewayv1.NamespacesFromSelector {
 		l.AllowedRoutes.Namespaces.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"team": w.one("a", "b")}}
 	}
 	return l
+}
+
+func (w *world) auth() *gatewayv1.HTTPExternalAuthFilter {
+	return &gatewayv1.HTTPExternalAuthFilter{BackendRef: w.backend(), ExternalAuthProtocol: gatewayv1.HTTPRouteExternalAuthProtocol(w.one("HTTP", "GRPC", "HTTP"))}
 }
 
 func (w *world) parent() gatewayv1.ParentReference {
@@ -304,9 +311,10 @@ func (w *world) route() *gatewayv1.HTTPRoute {
 	for range 1 + w.IntN(2) {
 		rule := gatewayv1.HTTPRouteRule{BackendRefs: []gatewayv1.HTTPBackendRef{{BackendRef: gatewayv1.BackendRef{BackendObjectReference: w.backend()}}}}
 		if w.maybe() {
-			rule.Filters = []gatewayv1.HTTPRouteFilter{{Type: gatewayv1.HTTPRouteFilterType(w.one("CORS", "RequestMirror"))}}
+			rule.Filters = []gatewayv1.HTTPRouteFilter{{Type: gatewayv1.HTTPRouteFilterType(w.one("CORS", "RequestMirror", "ExternalAuth"))}}
 			if w.maybe() {
 				rule.Filters[0].RequestMirror = &gatewayv1.HTTPRequestMirrorFilter{BackendRef: w.backend()}
+				rule.Filters[0].ExternalAuth = w.auth()
 			}
 		}
 		r.Spec.Rules = append(r.Spec.Rules, rule)

@@ -1,0 +1,677 @@
+package proxy_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"windrose.dev/windrose/internal/plan"
+)
+
+func asking(a plan.Auth) plan.Filter { return plan.Filter{Auth: &a} }
+
+// guarded is a rule to service s with filters.
+func guarded(filters ...plan.Filter) plan.Rule {
+	r := all(plan.Backend{Service: "s", Weight: 1})
+	r.Filters = filters
+	return r
+}
+
+// guardedListener has the gateway's listener ask before rules are looked at.
+func (g *gateway) guardedListener(auths ...plan.Auth) {
+	g.t.Helper()
+	l := &plan.Listener{Sockets: []string{"tcp/" + g.addr}, Protocol: plan.HTTP}
+	for _, a := range auths {
+		l.Filters = append(l.Filters, asking(a))
+	}
+	g.use(plan.Part{Key: plan.Key{Kind: plan.KindListener, Name: "l"}, Listener: l})
+}
+
+// repeater answers with what it got.
+func repeater(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	fmt.Fprintf(w, "%s %s %s body=%d%.10s", r.Method, r.URL, r.Host, len(body), body)
+	for _, name := range []string{"X-User", "X_user", "X-Static", "X-Late", "X-Group", "Content-Type", "X-Extra", "Authorization"} {
+		if v, ok := r.Header[name]; ok {
+			fmt.Fprintf(w, " %s=%q", name, v)
+		}
+	}
+	fmt.Fprintf(w, " trailer=%q", r.Trailer.Get("X-User"))
+}
+
+// authoriser is an authoriser by HTTP that keeps what it was asked.
+type authoriser struct {
+	mu     sync.Mutex
+	asked  []string
+	answer http.HandlerFunc
+}
+
+func (a *authoriser) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	names := slices.Sorted(maps.Keys(r.Header))
+	names = slices.DeleteFunc(names, func(name string) bool { return name == "Content-Length" })
+	a.mu.Lock()
+	a.asked = append(a.asked, fmt.Sprintf("%s %s %s length=%d body=%q %v", r.Method, r.URL, r.Host, r.ContentLength, body, names))
+	a.mu.Unlock()
+	a.answer(w, r)
+}
+
+func (a *authoriser) take() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	asked := a.asked
+	a.asked = nil
+	return asked
+}
+
+func authService(tb testing.TB, name string, second bool, h http.Handler) plan.Part {
+	if second {
+		return h2cService(name, h2cBackend(tb, h.ServeHTTP))
+	}
+	return service(name, backend(tb, h.ServeHTTP))
+}
+
+func clients() map[string]*http.Client {
+	return map[string]*http.Client{"HTTP/1": {Timeout: patience, Transport: &http.Transport{}}, "HTTP/2": h2cClient()}
+}
+
+func do(t *testing.T, c *http.Client, req *http.Request) (*http.Response, string) {
+	t.Helper()
+	resp, err := c.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp, string(body)
+}
+
+func newRequest(t *testing.T, method, url, body string, fields ...string) *http.Request {
+	t.Helper()
+	req, err := http.NewRequest(method, url, io.MultiReader(strings.NewReader(body)))
+	if body == "" {
+		req, err = http.NewRequest(method, url, http.NoBody)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Host = "shop.example"
+	for i := 0; i < len(fields); i += 2 {
+		req.Header.Add(fields[i], fields[i+1])
+	}
+	return req
+}
+
+func TestAuthByHTTP(t *testing.T) {
+	for name, client := range clients() {
+		for _, second := range []bool{false, true} {
+			a := &authoriser{answer: func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("X-User", "ann")
+				w.Header().Add("X-Group", "g1")
+				w.Header().Add("X-Group", "g2")
+				w.Header().Set("Content-Type", "text/strange")
+				w.Header().Set("X-Seen", r.Header.Get("X-Static")+r.Header.Get("X-Forwarded-For")+r.Header.Get("Cookie"))
+				_, _ = io.WriteString(w, "fine")
+			}}
+			filters := []plan.Filter{
+				{RequestHeaders: &plan.HeaderEdit{Set: []plan.Header{{Name: "X-Static", Value: "1"}}, Remove: []string{"x-user"}}},
+				{Rewrite: &plan.Rewrite{Host: "inner", Path: &plan.PathEdit{Full: new("/inner")}}},
+				asking(plan.Auth{Service: "a", Path: "/check/", Headers: []string{"x-static", "x-forwarded-for", "cookie"}}),
+				{RequestHeaders: &plan.HeaderEdit{Set: []plan.Header{{Name: "X-Late", Value: "1"}}}},
+			}
+			g := start(t, 1, route("r", guarded(filters...)), service("s", backend(t, repeater)), authService(t, "a", second, a))
+			req := newRequest(t, "PUT", "http://"+g.addr+"/a/%2e/b?c=d", "hello", "X-User", "eve", "Content-Type", "a/b", "Authorization", "me", "Cookie", "c=1", "X-Forwarded-For", "9.9.9.9", "X-Late", "no")
+			resp, body := do(t, client, req)
+			want := `PUT /inner?c=d inner body=5hello X-User=["ann"] X-Static=["1"] X-Late=["1"] X-Group=["g1" "g2"] Content-Type=["a/b"] Authorization=["me"] trailer=""`
+			if resp.StatusCode != 200 || body != want {
+				t.Errorf("%s, %v: got %d %s\nwant %s", name, second, resp.StatusCode, body, want)
+			}
+			asked := a.take()
+			wantAsked := `PUT /check/a/b?c=d shop.example length=0 body="" [Authorization Cookie X-Forwarded-For X-Static]`
+			if len(asked) != 1 || asked[0] != wantAsked {
+				t.Errorf("%s, %v: the authoriser was asked %q, want %q", name, second, asked, wantAsked)
+			}
+			if n := g.metric("windrose_requests_active"); n != 0 {
+				t.Errorf("%v requests are active", n)
+			}
+			client.CloseIdleConnections()
+		}
+	}
+}
+
+// What only the authoriser may say, a client cannot.
+func TestAuthGrantsCannotBeForged(t *testing.T) {
+	a := &authoriser{answer: func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/known" {
+			w.Header().Set("X-User", "ann")
+		}
+		w.Header().Set("X-Extra", "not granted")
+		w.Header().Set("Transfer-Encoding", "identity")
+		w.Header().Set("X-Request-Id", "forged")
+	}}
+	auth := plan.Auth{Service: "a", Grants: []string{"x-user", "connection", "transfer-encoding", "x-request-id"}}
+	for _, pre := range []bool{false, true} {
+		for name, client := range clients() {
+			g := start(t, 1, service("s", backend(t, repeater)), service("a", backend(t, a.ServeHTTP)))
+			if pre {
+				g.guardedListener(auth)
+				g.use(route("r", guarded()))
+			} else {
+				g.use(route("r", guarded(asking(auth))))
+			}
+			for path, want := range map[string]string{"/known": ` X-User=["ann"] trailer=""`, "/unknown": ` trailer=""`} {
+				req := newRequest(t, "POST", "http://"+g.addr+path, "hello", "X-User", "eve", "X-User", "eve2", "X_User", "eve")
+				req.Trailer = http.Header{"X-User": {"eve"}}
+				resp, body := do(t, client, req)
+				if want := "POST " + path + " shop.example body=5hello" + want; resp.StatusCode != 200 || body != want {
+					t.Errorf("%s, %v: got %d %s\nwant %s", name, pre, resp.StatusCode, body, want)
+				}
+			}
+			client.CloseIdleConnections()
+		}
+	}
+}
+
+func TestAuthDenies(t *testing.T) {
+	for name, c := range map[string]struct {
+		answer http.HandlerFunc
+		status int
+		body   string
+		fields map[string]string
+		fault  string
+	}{
+		"401": {
+			answer: func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("WWW-Authenticate", "Basic")
+				w.Header().Set("Content-Type", "text/html")
+				w.Header().Set("X-Windrose-Fault", "forged")
+				w.WriteHeader(401)
+				_, _ = io.WriteString(w, "<p>who?")
+			},
+			status: 401, body: "<p>who?", fault: "denied",
+			fields: map[string]string{"Www-Authenticate": "Basic", "Content-Type": "text/html", "X-Windrose-Fault": "denied", "Server": "windrose"},
+		},
+		"a redirect to a login": {
+			answer: func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/login", http.StatusFound) },
+			status: 302, body: "<a href=\"/login\">Found</a>.\n\n", fault: "denied", fields: map[string]string{"Location": "/login"},
+		},
+		"a body without end": {
+			answer: func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Encoding", "br")
+				w.WriteHeader(403)
+				for range 1000 {
+					if _, err := w.Write(make([]byte, 10_000)); err != nil {
+						return
+					}
+				}
+			},
+			status: 403, body: "denied", fault: "denied", fields: map[string]string{"Content-Encoding": "", "Content-Type": "text/plain; charset=utf-8"},
+		},
+		"204 is no yes": {answer: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) }, status: 403, body: "denied", fault: "denied"},
+		"500":           {answer: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }, status: 503, body: "auth-failed", fault: "auth-failed"},
+		"breaks off":    {answer: func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, status: 503, body: "auth-failed", fault: "auth-failed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var reached, copied atomic.Int32
+			main := service("s", backend(t, func(http.ResponseWriter, *http.Request) { reached.Add(1) }))
+			m := service("m", backend(t, func(http.ResponseWriter, *http.Request) { copied.Add(1) }))
+			rule := guarded(plan.Filter{Mirror: &plan.Mirror{Service: "m", Num: 1, Den: 1}}, asking(plan.Auth{Service: "a"}),
+				plan.Filter{CORS: &plan.CORS{Origins: []string{"*"}}})
+			g := start(t, 1, route("r", rule), main, m, service("a", backend(t, c.answer)))
+			for proto, client := range clients() {
+				client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+				resp, body := do(t, client, newRequest(t, "GET", "http://"+g.addr+"/", "", "Origin", "https://page.example"))
+				if resp.StatusCode != c.status || !strings.HasPrefix(body, c.body) {
+					t.Errorf("%s: got %d %q, want %d %q", proto, resp.StatusCode, body, c.status, c.body)
+				}
+				for field, want := range c.fields {
+					if got := resp.Header.Get(field); got != want {
+						t.Errorf("%s: %s is %q, want %q", proto, field, got, want)
+					}
+				}
+				if got := resp.Header.Get("Access-Control-Allow-Origin"); got != "*" {
+					t.Errorf("%s: a page may not see it: %q", proto, got)
+				}
+				resp, _ = do(t, client, newRequest(t, "OPTIONS", "http://"+g.addr+"/", "", "Origin", "https://page.example", "Access-Control-Request-Method", "GET"))
+				if resp.StatusCode != 204 {
+					t.Errorf("%s: a preflight got %d", proto, resp.StatusCode)
+				}
+				client.CloseIdleConnections()
+			}
+			for _, l := range g.wantLines(4) {
+				if l.Method == "GET" && (l.Fault != c.fault || !strings.Contains(l.Reason, "authoriser a ")) {
+					t.Errorf("the log says %+v", l)
+				}
+			}
+			if reached.Load()+copied.Load() > 0 {
+				t.Errorf("%d requests and %d copies went out", reached.Load(), copied.Load())
+			}
+		})
+	}
+}
+
+// An authoriser that cannot be asked is no yes.
+func TestAuthFailsClosed(t *testing.T) {
+	hang := endpoint(t, func(p *peer) { p.request(); _, _ = p.r.ReadByte() })
+	ok := answering(t, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+	for name, c := range map[string]struct {
+		auth    plan.Part
+		grpc    bool
+		timeout time.Duration
+		status  int
+		fault   string
+	}{
+		"refuses":            {auth: service("a", closedAddr(t)), status: 503, fault: "auth-failed"},
+		"no endpoint":        {auth: service("a"), status: 503, fault: "auth-failed"},
+		"not there":          {auth: service("other"), status: 503, fault: "auth-failed"},
+		"nonsense":           {auth: service("a", once(t, "hello?\r\n\r\n")), status: 503, fault: "auth-failed"},
+		"breaks off":         {auth: service("a", once(t, "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc")), status: 503, fault: "auth-failed"},
+		"two lengths":        {auth: service("a", once(t, "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n")), status: 503, fault: "auth-failed"},
+		"switches protocols": {auth: service("a", once(t, "HTTP/1.1 101 X\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n")), status: 503, fault: "auth-failed"},
+		"hangs":              {auth: service("a", hang), timeout: 50 * time.Millisecond, status: 504, fault: "request-timeout"},
+		"gRPC that is HTTP":  {auth: h2cService("a", ok), grpc: true, status: 503, fault: "auth-failed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var reached atomic.Int32
+			rule := guarded(asking(plan.Auth{Service: "a", GRPC: c.grpc}))
+			rule.Timeouts.Request = c.timeout
+			g := start(t, 1, route("r", rule), service("s", backend(t, func(http.ResponseWriter, *http.Request) { reached.Add(1) })), c.auth)
+			for proto, client := range clients() {
+				resp, _ := do(t, client, newRequest(t, "GET", "http://"+g.addr+"/", ""))
+				if resp.StatusCode != c.status || resp.Header.Get("X-Windrose-Fault") != c.fault {
+					t.Errorf("%s: got %d %s, want %d %s", proto, resp.StatusCode, resp.Header.Get("X-Windrose-Fault"), c.status, c.fault)
+				}
+				client.CloseIdleConnections()
+			}
+			if reached.Load() > 0 {
+				t.Error("a request went out")
+			}
+		})
+	}
+}
+
+// A filter that cannot be carried out breaks what it is for.
+func TestAuthThatCannotBeCarriedOut(t *testing.T) {
+	g := start(t, 1, route("r", guarded(asking(plan.Auth{Service: "a", Path: "no slash"}))), service("s", backend(t, repeater)), service("a", backend(t, repeater)))
+	if got := g.raw("GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"); !strings.Contains(got, "500 ") || !strings.Contains(got, "rule-broken") {
+		t.Errorf("got %q", got)
+	}
+	l := &plan.Listener{Sockets: []string{"tcp/" + g.addr}, Protocol: plan.HTTP, Filters: []plan.Filter{{RequestHeaders: &plan.HeaderEdit{}}}}
+	g.use(route("r", guarded()), plan.Part{Key: plan.Key{Kind: plan.KindListener, Name: "l"}, Listener: l})
+	if got := g.raw("GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"); !strings.Contains(got, "500 ") || !strings.Contains(got, "rule-broken") {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestAuthIsToldTheBody(t *testing.T) {
+	a := &authoriser{answer: func(http.ResponseWriter, *http.Request) {}}
+	g := start(t, 1, route("r", guarded(asking(plan.Auth{Service: "a", MaxBody: 10}))), service("s", backend(t, repeater)), service("a", backend(t, a.ServeHTTP)))
+	for name, client := range clients() {
+		for _, size := range []int{0, 5, 10, 11, 200_000} {
+			for _, length := range []bool{false, true} {
+				text := strings.Repeat("x", size)
+				req := newRequest(t, "POST", "http://"+g.addr+"/", text)
+				if length {
+					req = newRequest(t, "POST", "http://"+g.addr+"/", "")
+					req.Body, req.ContentLength = io.NopCloser(strings.NewReader(text)), int64(size)
+				}
+				resp, body := do(t, client, req)
+				if size > 10 {
+					if resp.StatusCode != 413 || resp.Header.Get("X-Windrose-Fault") != "body-too-large" || len(a.take()) > 0 {
+						t.Errorf("%s, %d, %v: got %d %s", name, size, length, resp.StatusCode, body)
+					}
+					continue
+				}
+				want := fmt.Sprintf("POST / shop.example body=%d%s trailer=%q", size, text, "")
+				if resp.StatusCode != 200 || body != want {
+					t.Errorf("%s, %d, %v: got %d %s, want %s", name, size, length, resp.StatusCode, body, want)
+				}
+				wantAsked := fmt.Sprintf("POST / shop.example length=%d body=%q ", size, text)
+				if asked := a.take(); len(asked) != 1 || !strings.HasPrefix(asked[0], wantAsked) {
+					t.Errorf("%s, %d, %v: asked %q, want %q", name, size, length, asked, wantAsked)
+				}
+			}
+		}
+		client.CloseIdleConnections()
+	}
+	// A client that waits to be told is told by windrose.
+	p := g.dial()
+	p.send("POST / HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n")
+	p.exactly("HTTP/1.1 100 Continue\r\n\r\n")
+	p.send("hello")
+	if resp, body := p.answer("POST"); resp.StatusCode != 200 || !strings.Contains(body, "body=5hello") {
+		t.Errorf("got %d %s", resp.StatusCode, body)
+	}
+	// The connection is still good for another request.
+	p.send("POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\nGET /next HTTP/1.1\r\nhost: x\r\n\r\n")
+	if resp, body := p.answer("POST"); resp.StatusCode != 200 || !strings.Contains(body, "body=3abc") {
+		t.Errorf("got %d %s", resp.StatusCode, body)
+	}
+	if resp, body := p.answer("GET"); resp.StatusCode != 200 || !strings.HasPrefix(body, "GET /next ") {
+		t.Errorf("got %d %s", resp.StatusCode, body)
+	}
+}
+
+// A body that the authoriser is not told comes through whole.
+func TestAuthWithALargeBody(t *testing.T) {
+	a := &authoriser{answer: func(http.ResponseWriter, *http.Request) {}}
+	g := start(t, 1, route("r", guarded(asking(plan.Auth{Service: "a"}))), service("s", backend(t, repeater)), service("a", backend(t, a.ServeHTTP)))
+	for name, client := range clients() {
+		resp, body := do(t, client, newRequest(t, "POST", "http://"+g.addr+"/", strings.Repeat("y", 1_000_000)))
+		if want := `POST / shop.example body=1000000yyyyyyyyyy trailer=""`; resp.StatusCode != 200 || body != want {
+			t.Errorf("%s: got %d %s", name, resp.StatusCode, body)
+		}
+		client.CloseIdleConnections()
+	}
+}
+
+func TestAuthBeforeATunnel(t *testing.T) {
+	allowed := "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+	up := endpoint(t, func(p *peer) {
+		p.head()
+		p.send("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")
+		p.exactly("ping")
+		p.send("pong")
+	})
+	g := start(t, 1, route("r", guarded(asking(plan.Auth{Service: "a"}))), service("s", up), service("a", answering(t, allowed)))
+	p := g.dial()
+	p.send("GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")
+	if head := p.head(); !strings.HasPrefix(head, "HTTP/1.1 101 ") {
+		t.Fatalf("got %q", head)
+	}
+	p.send("ping")
+	p.exactly("pong")
+}
+
+// A client that leaves has its question given up; nothing is left behind.
+func TestAuthWithoutClient(t *testing.T) {
+	asked, gone := make(chan bool, 2), make(chan bool, 2)
+	hang := endpoint(t, func(p *peer) { p.request(); asked <- true; _, _ = p.r.ReadByte(); gone <- true })
+	g := start(t, 1, route("r", guarded(asking(plan.Auth{Service: "a"}))), service("s", backend(t, repeater)), service("a", hang))
+	for name, client := range clients() {
+		client.Timeout = 0
+		req := newRequest(t, "GET", "http://"+g.addr+"/", "")
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan bool)
+		go func() {
+			if resp, err := client.Do(req.WithContext(ctx)); err == nil {
+				resp.Body.Close()
+				t.Errorf("%s: got %d", name, resp.StatusCode)
+			}
+			close(done)
+		}()
+		<-asked
+		cancel()
+		<-done
+		<-gone
+		client.CloseIdleConnections()
+	}
+	for _, l := range g.wantLines(2) {
+		if l.Fault != "client-gone" {
+			t.Errorf("the log says %+v", l)
+		}
+	}
+	if n := g.metric("windrose_requests_active"); n != 0 {
+		t.Errorf("%v requests are active", n)
+	}
+}
+
+// A listener's authoriser is asked before the rule is looked for, and what it says
+// is matched.
+// covers: GatewayListenerFilters
+func TestAuthBeforeRouting(t *testing.T) {
+	first := &authoriser{answer: func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/no" {
+			w.WriteHeader(403)
+			return
+		}
+		w.Header().Set("X-User", "t1")
+	}}
+	second := &authoriser{answer: func(w http.ResponseWriter, r *http.Request) { w.Header().Set("X-Group", r.Header.Get("X-User")+"+") }}
+	name := func(name string) string {
+		return backend(t, func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprint(w, name, " ", r.Header["X-User"], r.Header["X-Group"], r.Header["X-Static"])
+		})
+	}
+	rule := guarded(plan.Filter{RequestHeaders: &plan.HeaderEdit{Set: []plan.Header{{Name: "X-Static", Value: "1"}}}})
+	rule.Matches[0].Headers = []plan.NameMatch{{Name: "x-group", Value: "t1+"}}
+	other := all(plan.Backend{Service: "other", Weight: 1})
+	g := start(t, 1, route("r", rule, other), service("s", name("s")), service("other", name("other")),
+		service("a", backend(t, first.ServeHTTP)), service("b", backend(t, second.ServeHTTP)))
+	g.guardedListener(plan.Auth{Service: "a"}, plan.Auth{Service: "b", Headers: []string{"x-user"}})
+	for proto, client := range clients() {
+		resp, body := do(t, client, newRequest(t, "GET", "http://"+g.addr+"/", "", "X-User", "t2", "X-Group", "forged"))
+		if want := "s [t1] [t1+] [1]"; resp.StatusCode != 200 || body != want {
+			t.Errorf("%s: got %d %s, want %s", proto, resp.StatusCode, body, want)
+		}
+		first.take()
+		second.take()
+		resp, _ = do(t, client, newRequest(t, "GET", "http://"+g.addr+"/no", ""))
+		if resp.StatusCode != 403 || len(first.take()) != 1 || len(second.take()) != 0 {
+			t.Errorf("%s: got %d, and the second was asked", proto, resp.StatusCode)
+		}
+		client.CloseIdleConnections()
+	}
+	g.drop(plan.KindRoute, "r")
+	if got := g.raw("GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"); !strings.Contains(got, "404 ") || len(first.take()) != 1 {
+		t.Errorf("got %q", got)
+	}
+	g.drop(plan.KindService, "a")
+	if got := g.raw("GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"); !strings.Contains(got, "503 ") {
+		t.Errorf("got %q", got)
+	}
+}
+
+// A backend's authoriser is asked only for the backend's share.
+func TestAuthOfABackend(t *testing.T) {
+	a := &authoriser{answer: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(403) }}
+	rule := all(plan.Backend{Service: "s", Weight: 1}, plan.Backend{Service: "s", Weight: 1, Filters: []plan.Filter{asking(plan.Auth{Service: "a"})}})
+	g := start(t, 1, route("r", rule), service("s", backend(t, repeater)), service("a", backend(t, a.ServeHTTP)))
+	codes := map[int]int{}
+	for range 6 {
+		resp, _ := do(t, http.DefaultClient, newRequest(t, "GET", "http://"+g.addr+"/", ""))
+		codes[resp.StatusCode]++
+	}
+	if codes[200] != 3 || codes[403] != 3 {
+		t.Errorf("got %v", codes)
+	}
+}
+
+// authz is an authoriser that speaks ext_authz.
+func authz(tb testing.TB, answer func(*authv3.CheckRequest) *authv3.CheckResponse) plan.Part {
+	return h2cService("a", h2cBackend(tb, func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		m := &authv3.CheckRequest{}
+		if r.URL.Path != authv3.Authorization_Check_FullMethodName || len(b) < 5 || proto.Unmarshal(b[5:], m) != nil {
+			tb.Errorf("asked %s %q", r.URL, b)
+		}
+		out, err := proto.Marshal(answer(m))
+		if err != nil {
+			tb.Error(err)
+		}
+		w.Header().Set("Content-Type", "application/grpc")
+		w.Header().Set("Trailer", "Grpc-Status")
+		_, _ = w.Write(append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(out))), out...))
+		w.Header().Set("Grpc-Status", "0")
+	}))
+}
+
+func field(name, value string) *corev3.HeaderValueOption {
+	return &corev3.HeaderValueOption{Header: &corev3.HeaderValue{Key: name, Value: value}}
+}
+
+func TestAuthByGRPC(t *testing.T) {
+	added := field("x-group", "g")
+	added.Append = wrapperspb.Bool(true) //nolint:staticcheck // it is what most servers set
+	var got *authv3.AttributeContext
+	auth := authz(t, func(m *authv3.CheckRequest) *authv3.CheckResponse {
+		got = m.GetAttributes()
+		switch got.GetRequest().GetHttp().GetPath() {
+		case "/no":
+			return &authv3.CheckResponse{Status: &status.Status{Code: 16, Message: "no token"}, HttpResponse: &authv3.CheckResponse_DeniedResponse{DeniedResponse: &authv3.DeniedHttpResponse{
+				Status: &typev3.HttpStatus{Code: 401}, Headers: []*corev3.HeaderValueOption{field("www-authenticate", "Bearer"), field("content-length", "7"), field("bad name", "x")}, Body: "token?",
+			}}}
+		case "/plain-no":
+			return &authv3.CheckResponse{Status: &status.Status{Code: 7}}
+		case "/query":
+			return &authv3.CheckResponse{Status: &status.Status{}, HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: &authv3.OkHttpResponse{QueryParametersToRemove: []string{"a"}}}}
+		case "/smuggle":
+			return &authv3.CheckResponse{Status: &status.Status{}, HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: &authv3.OkHttpResponse{
+				Headers: []*corev3.HeaderValueOption{field("x-user", "ann\r\nx-admin: 1")},
+			}}}
+		case "/silent":
+			return &authv3.CheckResponse{}
+		}
+		return &authv3.CheckResponse{Status: &status.Status{}, HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: &authv3.OkHttpResponse{
+			Headers:         []*corev3.HeaderValueOption{field("x-user", "ann"), added, field("host", "evil"), field("transfer-encoding", "chunked"), field("content-length", "1")},
+			HeadersToRemove: []string{"authorization", "host"}, ResponseHeadersToAdd: []*corev3.HeaderValueOption{field("x-answer", "1")},
+		}}}
+	})
+	g := start(t, 1, route("r", guarded(asking(plan.Auth{Service: "a", GRPC: true, MaxBody: 100}))), service("s", backend(t, repeater)), auth)
+	for name, client := range clients() {
+		resp, body := do(t, client, newRequest(t, "POST", "http://"+g.addr+"/a?b=c", "hello", "X-User", "eve", "X-Group", "mine", "Authorization", "me"))
+		want := `POST /a?b=c shop.example body=5hello X-User=["ann"] X-Group=["mine" "g"] trailer=""`
+		if resp.StatusCode != 200 || body != want || resp.Header.Get("X-Answer") != "1" {
+			t.Errorf("%s: got %d %s\nwant %s", name, resp.StatusCode, body, want)
+		}
+		h := got.GetRequest().GetHttp()
+		if h.GetMethod() != "POST" || h.GetPath() != "/a?b=c" || h.GetHost() != "shop.example" || h.GetBody() != "hello" || !strings.HasPrefix(h.GetProtocol(), name) ||
+			h.GetHeaders()["x-user"] != "eve" || h.GetHeaders()["authorization"] != "me" || h.GetHeaders()["x-forwarded-for"] != "127.0.0.1" || got.GetSource().GetAddress().GetSocketAddress().GetAddress() != "127.0.0.1" {
+			t.Errorf("%s: the authoriser was told %v", name, got)
+		}
+		for path, c := range map[string]struct {
+			status int
+			fault  string
+			body   string
+		}{
+			"/no":       {401, "denied", "token?"},
+			"/plain-no": {403, "denied", "denied: "},
+			"/query":    {503, "auth-failed", "auth-failed: "},
+			"/smuggle":  {503, "auth-failed", "auth-failed: "},
+			"/silent":   {503, "auth-failed", "auth-failed: "},
+		} {
+			resp, body := do(t, client, newRequest(t, "GET", "http://"+g.addr+path, ""))
+			if resp.StatusCode != c.status || resp.Header.Get("X-Windrose-Fault") != c.fault || !strings.HasPrefix(body, c.body) {
+				t.Errorf("%s %s: got %d %v %s", name, path, resp.StatusCode, resp.Header, body)
+			}
+			if path == "/no" && resp.Header.Get("Www-Authenticate") != "Bearer" {
+				t.Errorf("%s: got %v", name, resp.Header)
+			}
+		}
+		client.CloseIdleConnections()
+	}
+	// A client that speaks gRPC hears no in gRPC's words.
+	client := h2cClient()
+	req := newRequest(t, "POST", "http://"+g.addr+"/no", "\x00\x00\x00\x00\x00", "Content-Type", "application/grpc", "Te", "trailers")
+	resp, _ := do(t, client, req)
+	if resp.StatusCode != 200 || resp.Header.Get("Grpc-Status") != "16" || resp.Header.Get("Www-Authenticate") != "Bearer" {
+		t.Errorf("got %d %v", resp.StatusCode, resp.Header)
+	}
+	client.CloseIdleConnections()
+}
+
+// An authoriser that answers with nonsense by gRPC is no yes.
+func TestAuthByGRPCFailsClosed(t *testing.T) {
+	yes := []byte{0, 0, 0, 0, 2, 0x0a, 0}
+	for name, c := range map[string]struct {
+		status string
+		body   []byte
+	}{
+		"a good one":        {"0", yes},
+		"no status":         {"", yes},
+		"a status of error": {"13", yes},
+		"no message":        {"0", nil},
+		"compressed":        {"0", append([]byte{1}, yes[1:]...)},
+		"cut off":           {"0", yes[:6]},
+		"two messages":      {"0", bytes.Repeat(yes, 2)},
+		"too long":          {"0", append([]byte{0, 0, 2, 0, 0}, make([]byte, 2<<16)...)},
+		"not protobuf":      {"0", []byte{0, 0, 0, 0, 1, 0xff}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			auth := h2cService("a", h2cBackend(t, func(w http.ResponseWriter, r *http.Request) {
+				_, _ = io.Copy(io.Discard, r.Body)
+				w.Header().Set("Content-Type", "application/grpc")
+				_, _ = w.Write(c.body)
+				w.Header().Set(http.TrailerPrefix+"Grpc-Message", "x")
+				if c.status != "" {
+					w.Header().Set(http.TrailerPrefix+"Grpc-Status", c.status)
+				}
+			}))
+			g := start(t, 1, route("r", guarded(asking(plan.Auth{Service: "a", GRPC: true}))), service("s", backend(t, repeater)), auth)
+			want := 503
+			if name == "a good one" {
+				want = 200
+			}
+			resp, body := do(t, http.DefaultClient, newRequest(t, "GET", "http://"+g.addr+"/", ""))
+			if resp.StatusCode != want {
+				t.Errorf("got %d %s", resp.StatusCode, body)
+			}
+		})
+	}
+}
+
+// Many at once: each gets its own answer, and nothing is held afterwards.
+func TestAuthFlood(t *testing.T) {
+	a := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "7") {
+			w.WriteHeader(403)
+			return
+		}
+		w.Header().Set("X-User", r.URL.Path)
+	}))
+	defer a.Close()
+	g := start(t, 2, route("r", guarded(asking(plan.Auth{Service: "a", MaxBody: 1000}))), service("s", backend(t, repeater)), service("a", a.Listener.Addr().String()))
+	for proto, client := range clients() {
+		var wg sync.WaitGroup
+		for i := range 200 {
+			wg.Go(func() {
+				path := fmt.Sprintf("/%d", i)
+				resp, body := do(t, client, newRequest(t, "POST", "http://"+g.addr+path, path))
+				if i%10 == 7 {
+					if resp.StatusCode != 403 {
+						t.Errorf("%s %s: got %d", proto, path, resp.StatusCode)
+					}
+					return
+				}
+				if want := fmt.Sprintf("X-User=[%q]", path); resp.StatusCode != 200 || !strings.Contains(body, want) {
+					t.Errorf("%s %s: got %d %s", proto, path, resp.StatusCode, body)
+				}
+			})
+		}
+		wg.Wait()
+		client.CloseIdleConnections()
+	}
+	if n := g.metric("windrose_authorizations_total"); n != 400 {
+		t.Errorf("%v questions, want 400", n)
+	}
+	if n := g.metric("windrose_requests_active"); n != 0 {
+		t.Errorf("%v requests are active", n)
+	}
+	if n := g.proxy.Gated(); n != 0 {
+		t.Errorf("%d bytes are held", n)
+	}
+}
