@@ -81,9 +81,14 @@ func Run(ctx context.Context, cfg Config) error {
 	return d.run(ctx)
 }
 
-// gcPercent: what lives long is small (the plan) and what does not is rare
-// (handshakes), so collecting early costs little and keeps the process small.
-const gcPercent = 50
+// What lives long is small (the plan) and what does not is rare, so collecting
+// early costs little and keeps the process small: gcPercent. Handshakes leave so
+// much that collecting early would cost a tenth of each: while there are many,
+// it is busyPercent.
+const (
+	gcPercent   = 50
+	busyPercent = 200
+)
 
 type dataPlane struct {
 	cfg      Config
@@ -365,6 +370,7 @@ func (d *dataPlane) keep(ctx context.Context) {
 		case <-d.churned:
 			// While connections keep coming there is always garbage: it is taken away
 			// once in a while, not all the time.
+			debug.SetGCPercent(busyPercent)
 			if !wait.Sleep(ctx, trimEvery-time.Since(trimmed)) {
 				return
 			}
@@ -372,6 +378,7 @@ func (d *dataPlane) keep(ctx context.Context) {
 		if !wait.Sleep(ctx, trimAfter) {
 			return
 		}
+		debug.SetGCPercent(gcPercent)
 		memory.Trim()
 		trimmed = time.Now()
 	}
