@@ -115,7 +115,27 @@ func overlayGateway(made, was *object.Status, pending bool, index problems) {
 	}
 	program(g.Conditions, before, pending, string(gatewayv1.GatewayReasonAddressNotUsable), strings.Join(why, "; "))
 	if made.Static {
+		given := len(g.Addresses)
 		g.Addresses = slices.DeleteFunc(g.Addresses, func(a gatewayv1.GatewayStatusAddress) bool { return unusable(made, a.Value, index) })
+		if len(g.Addresses) < given {
+			assign(g, strings.Join(why, "; "))
+		}
+	}
+}
+
+// assign tells of addresses that turned out to be unusable.
+func assign(g *gatewayv1.GatewayStatus, problem string) {
+	i := slices.IndexFunc(g.Conditions, func(c metav1.Condition) bool { return c.Type == string(gatewayv1.GatewayConditionAddressesAssigned) })
+	if i < 0 {
+		return
+	}
+	c := &g.Conditions[i]
+	if c.Status != metav1.ConditionTrue {
+		problem = c.Message + "; " + problem
+	}
+	c.Status, c.Reason, c.Message = metav1.ConditionFalse, string(gatewayv1.GatewayReasonAddressesPartiallyAssigned), problem
+	if len(g.Addresses) == 0 {
+		c.Reason = string(gatewayv1.GatewayReasonAddressesNotAssigned)
 	}
 }
 

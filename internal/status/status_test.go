@@ -2,6 +2,7 @@ package status_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -157,11 +158,13 @@ func TestAListenerProblemIsOfThatListener(t *testing.T) {
 	}
 }
 
+// covers: GatewayStaticAddresses GatewayAddressRoutability
 func TestAnUnusableAddressLeavesTheStatus(t *testing.T) {
 	in := gateway(1)
 	in.Static = true
 	in.Sockets = [][]string{{"tcp/127.0.0.1:80", "tcp/192.0.2.9:80"}, {"tcp/127.0.0.1:443", "tcp/192.0.2.9:443"}}
 	in.Gateway.Addresses = []gatewayv1.GatewayStatusAddress{{Value: "127.0.0.1"}, {Value: "192.0.2.9"}}
+	in.Gateway.Conditions = append(in.Gateway.Conditions, fine("AddressesAssigned", 1))
 	ack := status.Ack{Version: 1, Problems: []status.Problem{
 		{Socket: "tcp/192.0.2.9:80", Message: "cannot assign requested address"},
 		{Socket: "tcp/192.0.2.9:443", Message: "cannot assign requested address"},
@@ -171,8 +174,16 @@ func TestAnUnusableAddressLeavesTheStatus(t *testing.T) {
 	if len(got.Addresses) != 1 || got.Addresses[0].Value != "127.0.0.1" {
 		t.Errorf("addresses = %v, want 127.0.0.1 alone", got.Addresses)
 	}
-	if len(in.Gateway.Addresses) != 2 {
+	if c := find(t, got.Conditions, "AddressesAssigned"); c.Status != metav1.ConditionFalse || c.Reason != "PartiallyAssigned" || !strings.Contains(c.Message, "192.0.2.9:80: cannot assign") {
+		t.Errorf("AddressesAssigned = %+v", c)
+	}
+	if len(in.Gateway.Addresses) != 2 || find(t, in.Gateway.Conditions, "AddressesAssigned").Status != metav1.ConditionTrue {
 		t.Error("the status that came in was changed")
+	}
+	ack.Problems = append(ack.Problems, status.Problem{Socket: "tcp/127.0.0.1:80", Message: "address already in use"})
+	got = status.New(newClock().now).Update([]*object.Status{in}, 1, ack)[0].Gateway
+	if c := find(t, got.Conditions, "AddressesAssigned"); len(got.Addresses) != 0 || c.Reason != "NotAssigned" {
+		t.Errorf("addresses = %v, AddressesAssigned = %+v", got.Addresses, c)
 	}
 }
 

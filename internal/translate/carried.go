@@ -100,6 +100,7 @@ func (c Carried) Features() []gatewayv1.FeatureName {
 	list := []gatewayv1.FeatureName{
 		"Gateway",
 		"GatewayAddressEmpty",
+		"GatewayAddressRoutability",
 		"GatewayHTTPListenerIsolation",
 		"GatewayHTTPSListenerDetectMisdirectedRequests",
 		"GatewayPort8080",

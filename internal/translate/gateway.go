@@ -15,19 +15,21 @@ import (
 
 // parent is what a route can attach to: a Gateway or a ListenerSet.
 type parent struct {
-	key       object.Key
-	object    metav1.Object
-	managed   bool // by windrose
-	listeners []*listener
-	accepted  verdict // beyond its listeners
-	gateway   *parent // of a ListenerSet
-	sets      int32   // accepted ListenerSets of a Gateway
-	addrs     []netip.Addr
-	static    bool         // addrs were asked for
-	backend   *verdict     // on the certificate shown to backends; nil without one
-	shows     *certificate // to backends
-	insecure  []string     // where clients are served that are not believed
-	findings  []object.Finding
+	key        object.Key
+	object     metav1.Object
+	managed    bool // by windrose
+	listeners  []*listener
+	accepted   verdict // beyond its listeners
+	gateway    *parent // of a ListenerSet
+	sets       int32   // accepted ListenerSets of a Gateway
+	addrs      []netip.Addr
+	static     bool         // addrs were asked for
+	assigned   []assigned   // the addresses that were asked for and can be given
+	unassigned []string     // why others cannot
+	backend    *verdict     // on the certificate shown to backends; nil without one
+	shows      *certificate // to backends
+	insecure   []string     // where clients are served that are not believed
+	findings   []object.Finding
 
 	shown *object.Status // of the last run
 }
@@ -213,43 +215,6 @@ func (g *gateways) unmanaged(t *Translator, p *parent, gw *gatewayv1.Gateway) {
 	p.find(object.Error, "spec.gatewayClassName", reasonClassNotFound, "GatewayClass "+name+" does not exist, so that nobody serves this Gateway", mend)
 }
 
-// readAddresses decides where the listeners of a Gateway stand.
-func readAddresses(p *parent, gw *gatewayv1.Gateway) {
-	wildcard := len(gw.Spec.Addresses) == 0
-	for i, a := range gw.Spec.Addresses {
-		field := fmt.Sprintf("spec.addresses[%d]", i)
-		switch {
-		case a.Type != nil && *a.Type != gatewayv1.IPAddressType:
-			p.refuseAddress(field+".type", fmt.Sprintf("windrose cannot give a Gateway an address of type %s; write an IPAddress", *a.Type))
-		case a.Routability != "":
-			p.refuseAddress(field+".routability", "windrose knows no routability "+string(a.Routability))
-		case a.Value == "":
-			wildcard = true
-		default:
-			addr, err := netip.ParseAddr(a.Value)
-			if err != nil || addr.Zone() != "" {
-				p.refuseAddress(field+".value", fmt.Sprintf("%q is not an IP address", a.Value))
-				continue
-			}
-			if addr = addr.Unmap(); !slices.Contains(p.addrs, addr) {
-				p.addrs = append(p.addrs, addr)
-			}
-		}
-	}
-	if wildcard {
-		p.addrs = []netip.Addr{netip.IPv6Unspecified()}
-		return
-	}
-	p.static = true
-}
-
-func (p *parent) refuseAddress(field, message string) {
-	if p.accepted.ok() {
-		p.accepted = verdict{string(gatewayv1.GatewayReasonUnsupportedAddress), message}
-	}
-	p.find(object.Error, field, string(gatewayv1.GatewayReasonUnsupportedAddress), message, "")
-}
-
 func readInfrastructure(p *parent, gw *gatewayv1.Gateway) {
 	if scope := gw.Spec.DefaultScope; scope != "" && scope != gatewayv1.GatewayDefaultScopeNone {
 		p.find(object.Warning, "spec.defaultScope", reasonNotCarried, "windrose does not carry default Gateways yet: no route attaches by itself", "name this Gateway in the parentRefs of the routes")
@@ -320,12 +285,18 @@ func (t *Translator) showGateway(p *parent) *object.Status {
 	if !accepted.ok() {
 		acceptedReason, message = accepted.reason, accepted.message
 		programmed = verdict{string(gatewayv1.GatewayReasonInvalid), message}
+		if len(p.unassigned) > 0 {
+			programmed.reason = string(gatewayv1.GatewayReasonAddressNotAssigned)
+		}
 	}
 	status.Conditions = append(status.Conditions,
 		condition(string(gatewayv1.GatewayConditionAccepted), accepted.ok(), acceptedReason, message, generation),
 		conclude(string(gatewayv1.GatewayConditionProgrammed), programmed, "programmed", generation))
 	if resolved := p.references(); resolved != nil {
 		status.Conditions = append(status.Conditions, conclude(string(gatewayv1.GatewayConditionResolvedRefs), *resolved, "references are resolved", generation))
+	}
+	if accepted.ok() || len(p.unassigned) > 0 {
+		status.Conditions = append(status.Conditions, p.addressesAssigned(accepted.ok()))
 	}
 	if len(p.insecure) > 0 {
 		status.Conditions = append(status.Conditions, condition(string(gatewayv1.GatewayConditionInsecureFrontendValidationMode), true,
@@ -356,23 +327,6 @@ func (p *parent) references() *verdict {
 		}
 	}
 	return &verdict{}
-}
-
-func (t *Translator) statusAddresses(p *parent) []gatewayv1.GatewayStatusAddress {
-	var out []gatewayv1.GatewayStatusAddress
-	add := func(value string) {
-		out = append(out, gatewayv1.GatewayStatusAddress{Type: new(gatewayv1.IPAddressType), Value: value})
-	}
-	for _, a := range p.addrs {
-		if a.IsUnspecified() && !p.static {
-			for _, mine := range t.env.Addresses {
-				add(mine)
-			}
-			continue
-		}
-		add(a.String())
-	}
-	return out
 }
 
 func (p *parent) invalidListeners() string {

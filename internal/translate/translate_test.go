@@ -367,6 +367,9 @@ func conditions(r *translate.Result, own map[object.Key]bool) string {
 			var addrs []string
 			for _, a := range s.Gateway.Addresses {
 				addrs = append(addrs, a.Value)
+				if a.Routability == nil || *a.Routability != "" {
+					addrs[len(addrs)-1] += fmt.Sprintf("(%s)", *a.Routability)
+				}
 			}
 			fmt.Fprintf(&b, "%s:%s addresses=%s sets=%d\n", s.Object, short(s.Gateway.Conditions), strings.Join(addrs, ","), *s.Gateway.AttachedListenerSets)
 			for i, l := range s.Gateway.Listeners {
@@ -407,6 +410,9 @@ func conditions(r *translate.Result, own map[object.Key]bool) string {
 func short(list []metav1.Condition) string {
 	var b strings.Builder
 	for _, c := range list {
+		if c.Type == string(gatewayv1.GatewayConditionAddressesAssigned) && c.Status == metav1.ConditionTrue {
+			continue // every Gateway that is accepted has it
+		}
 		fmt.Fprintf(&b, " %s=%s", c.Type, c.Status)
 		if c.Reason != c.Type && c.Reason != "NoConflicts" {
 			fmt.Fprintf(&b, "/%s", c.Reason)
