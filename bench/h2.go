@@ -150,17 +150,8 @@ func (r *results) printH2(w io.Writer, s scenario) {
 		return
 	}
 	fmt.Fprintf(w, "\n### %s\n\n%s Core busy: how much of its core the proxy took; far below 100 %%, the load generator was the limit.\n\n", s.Name, s.About)
-	fmt.Fprintln(w, "| | CPU us/request (best) | windrose is | requests/s | core busy |\n|---|---|---|---|---|")
-	base := 0.0
-	if own := by["windrose"]; own != nil {
-		base = summarise(own).cpu
-	}
-	for _, name := range order {
-		if by[name] == nil {
-			continue
-		}
-		f := summarise(by[name])
-		busy := median(sortedBy(by[name], func(s sample) float64 { return s.ProxyCPU * float64(s.Requests) / s.Seconds / 1e4 }))
-		fmt.Fprintf(w, "| %s | %.1f (%.1f) | %s | %.0f | %.0f %% |\n", f.label(name), f.cpu, f.cpuBest, ratio(name, base, f.cpu), f.rate, busy)
-	}
+	table(w, by, "CPU us/request (best) | windrose is | requests/s | core busy", func(f figures, all []sample) string {
+		busy := median(sortedBy(all, func(s sample) float64 { return s.ProxyCPU * float64(s.Requests) / s.Seconds / 1e4 }))
+		return fmt.Sprintf("%.0f | %.0f %%", f.rate, busy)
+	})
 }

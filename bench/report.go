@@ -130,25 +130,20 @@ func (r *results) printLoad(w io.Writer, s scenario) {
 	}
 	fmt.Fprintf(w, "\n### %s\n\n%s\n\n", s.Name, s.About)
 	if s.Handshake != kept {
-		r.printHandshakes(w, by)
+		table(w, by, "CPU us/connection (best) | windrose is | connections/s", func(f figures, _ []sample) string {
+			return fmt.Sprintf("%.0f", f.rate)
+		})
 		return
 	}
-	fmt.Fprintln(w, "| | CPU us/request (best) | windrose is | requests/s | p50 us | p99 us (best) |\n|---|---|---|---|---|---|")
-	base := 0.0
-	if own := by["windrose"]; own != nil {
-		base = summarise(own).cpu
-	}
-	for _, name := range order {
-		if by[name] == nil {
-			continue
-		}
-		f := summarise(by[name])
-		fmt.Fprintf(w, "| %s | %.1f (%.1f) | %s | %.0f | %.0f | %.0f (%.0f) |\n", f.label(name), f.cpu, f.cpuBest, ratio(name, base, f.cpu), f.rate, f.p50, f.p99, f.p99Best)
-	}
+	table(w, by, "CPU us/request (best) | windrose is | requests/s | p50 us | p99 us (best)", func(f figures, _ []sample) string {
+		return fmt.Sprintf("%.0f | %.0f | %.0f (%.0f)", f.rate, f.p50, f.p99, f.p99Best)
+	})
 }
 
-func (r *results) printHandshakes(w io.Writer, by map[string][]sample) {
-	fmt.Fprintln(w, "| | CPU us/connection (best) | windrose is | connections/s |\n|---|---|---|---|")
+// table prints a line for each contender: what its CPU is, and windrose's of it,
+// then what rest gives for the columns that follow.
+func table(w io.Writer, by map[string][]sample, columns string, rest func(figures, []sample) string) {
+	fmt.Fprintf(w, "| | %s |\n|---|%s\n", columns, strings.Repeat("---|", strings.Count(columns, "|")+1))
 	base := 0.0
 	if own := by["windrose"]; own != nil {
 		base = summarise(own).cpu
@@ -158,7 +153,11 @@ func (r *results) printHandshakes(w io.Writer, by map[string][]sample) {
 			continue
 		}
 		f := summarise(by[name])
-		fmt.Fprintf(w, "| %s | %.0f (%.0f) | %s | %.0f |\n", f.label(name), f.cpu, f.cpuBest, ratio(name, base, f.cpu), f.rate)
+		digits := 1
+		if f.cpu >= 100 {
+			digits = 0
+		}
+		fmt.Fprintf(w, "| %s | %.*f (%.*f) | %s | %s |\n", f.label(name), digits, f.cpu, digits, f.cpuBest, ratio(name, base, f.cpu), rest(f, by[name]))
 	}
 }
 

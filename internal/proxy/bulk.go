@@ -1,5 +1,10 @@
 package proxy
 
+import (
+	"windrose.dev/windrose/internal/h1"
+	"windrose.dev/windrose/internal/loop"
+)
+
 // A large body of known length that goes from HTTP/1 to HTTP/1, both in
 // cleartext, need not come to the process, as little as a stream's bytes.
 
@@ -20,6 +25,20 @@ func (x *exchange) splicesUp() bool {
 	return ok && s.point.TLS == nil && !x.chunked && !x.whole && len(x.mirrors) == 0 && !x.c.secure && !x.tunnel
 }
 
+// pass moves bytes of a body along a lane once, and counts them.
+func (x *exchange) pass(l *lane, from, to *loop.Conn, body *h1.Body, count *int64) progress {
+	before := l.bytes
+	p := l.splice(x.w, from, to, body.Left())
+	n := l.bytes - before
+	x.activity = x.w.loop.Now()
+	*count += n
+	body.Skip(n)
+	if p == dry || l.copied {
+		l.rest(x.w)
+	}
+	return p
+}
+
 // splice moves a part of the answer past the process. It says whether whoever
 // reads is done for now, and if not, whether anything was done.
 func (s *server) splice() (done, took bool) {
@@ -29,14 +48,7 @@ func (s *server) splice() (done, took bool) {
 		l.bulk = false
 		return false, false
 	}
-	before := l.bytes
-	p := l.splice(s.w, &s.conn, &c.conn, s.answer.Left())
-	x.activity = s.w.loop.Now()
-	x.rec.BytesOut += l.bytes - before
-	s.answer.Skip(l.bytes - before)
-	if p == dry || l.copied {
-		l.rest(s.w)
-	}
+	p := x.pass(l, &s.conn, &c.conn, &s.answer, &x.rec.BytesOut)
 	switch p {
 	case moved:
 		if s.answer.Done() && l.empty() {
@@ -63,14 +75,7 @@ func (c *client) splice() (done, took bool) {
 		l.bulk = false
 		return false, false
 	}
-	before := l.bytes
-	p := l.splice(c.w, &c.conn, &s.conn, c.body.Left())
-	x.activity = c.w.loop.Now()
-	x.rec.BytesIn += l.bytes - before
-	c.body.Skip(l.bytes - before)
-	if p == dry || l.copied {
-		l.rest(c.w)
-	}
+	p := x.pass(l, &c.conn, &s.conn, &c.body, &x.rec.BytesIn)
 	switch p {
 	case moved:
 		if c.body.Done() && l.empty() {
