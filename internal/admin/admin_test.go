@@ -17,6 +17,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gatewayxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
 	"windrose.dev/windrose/api/v1alpha1"
 	"windrose.dev/windrose/internal/admin"
@@ -73,6 +74,7 @@ func view() *admin.View {
 		},
 		Parts: []*plan.Part{
 			{Key: plan.Key{Kind: plan.KindCertificate, Name: "default/keys"}, Certificate: &plan.Certificate{Chain: []byte("public"), Key: []byte(secret)}},
+			{Key: plan.Key{Kind: plan.KindSettings, Name: "default"}, Settings: &plan.Settings{SessionKey: plan.Secret(secret)}},
 			{Key: plan.Key{Kind: plan.KindService, Name: "default/web-2:80"}, Service: &plan.Service{}},
 			{Key: plan.Key{Kind: plan.KindService, Name: "default/web:80"}, Service: &plan.Service{Endpoints: []plan.Endpoint{{Addr: netip.MustParseAddrPort("127.0.0.1:8080"), Name: "app"}}}},
 			{Key: plan.Key{Kind: plan.KindService, Name: "default/webb:80"}, Service: &plan.Service{}},
@@ -146,7 +148,8 @@ func TestEveryKindIsServedWithItsVersion(t *testing.T) {
 	s, c := serve(t, admin.Config{})
 	changed := []metav1.Object{
 		&gatewayv1.GatewayClass{}, &gatewayv1.Gateway{}, &gatewayv1.ListenerSet{}, &gatewayv1.GRPCRoute{}, &gatewayv1.TLSRoute{},
-		&gatewayv1.TCPRoute{}, &gatewayv1.UDPRoute{}, &gatewayv1.BackendTLSPolicy{}, &gatewayv1.ReferenceGrant{}, &corev1.ConfigMap{}, &v1alpha1.GatewayParameters{},
+		&gatewayv1.TCPRoute{}, &gatewayv1.UDPRoute{}, &gatewayv1.BackendTLSPolicy{}, &gatewayxv1alpha1.XBackend{},
+		&gatewayxv1alpha1.XBackendTrafficPolicy{}, &gatewayxv1alpha1.XMesh{}, &gatewayv1.ReferenceGrant{}, &corev1.ConfigMap{}, &v1alpha1.GatewayParameters{},
 	}
 	s.Use(&admin.View{Set: (&object.Set{}).With(changed, nil)})
 	items, err := c.Objects(t.Context(), admin.Selection{})

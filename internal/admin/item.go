@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gatewayxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
 	"windrose.dev/windrose/internal/object"
 	"windrose.dev/windrose/internal/plan"
@@ -132,12 +133,20 @@ func present(o metav1.Object, st *object.Status) (json.RawMessage, error) {
 	case *gatewayv1.UDPRoute:
 		set(&t.Status.RouteStatus, st, routeStatus)
 	case *gatewayv1.BackendTLSPolicy:
-		set(&t.Status, st, func(s *object.Status) *gatewayv1.PolicyStatus { return s.Policy })
+		set(&t.Status, st, policyStatus)
+	case *gatewayxv1alpha1.XBackendTrafficPolicy:
+		set(&t.Status, st, policyStatus)
+	case *gatewayxv1alpha1.XBackend:
+		set(&t.Status, st, func(s *object.Status) *gatewayxv1alpha1.BackendStatus { return s.Backend })
+	case *gatewayxv1alpha1.XMesh:
+		set(&t.Status, st, func(s *object.Status) *gatewayxv1alpha1.MeshStatus { return s.Mesh })
 	case *networkingv1.Ingress:
 		set(&t.Status, st, func(s *object.Status) *networkingv1.IngressStatus { return s.Ingress })
 	}
 	return json.Marshal(out)
 }
+
+func policyStatus(s *object.Status) *gatewayv1.PolicyStatus { return s.Policy }
 
 func routeStatus(s *object.Status) *gatewayv1.RouteStatus { return s.Route }
 

@@ -18,6 +18,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/duration"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gatewayxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
 	"windrose.dev/windrose/api/v1alpha1"
 	"windrose.dev/windrose/internal/admin"
@@ -57,6 +58,10 @@ var heads = map[string][]string{
 	"ClusterTrustBundle": {"SIGNER", "CERTIFICATES"},
 	"ReferenceGrant":     {"FROM", "TO"},
 	"BackendTLSPolicy":   {"TARGETS", "ACCEPTED"},
+	"XBackend":           {"TYPE", "TO", "PROTOCOL", "TLS", "ACCEPTED"},
+	"XMesh":              {"CONTROLLER", "ACCEPTED"},
+
+	"XBackendTrafficPolicy": {"TARGETS", "ACCEPTED"},
 }
 
 // cells are the fields below heads.
@@ -98,16 +103,58 @@ func (a *app) cells(it admin.Item, o metav1.Object) []cell {
 		for _, r := range t.Spec.TargetRefs {
 			targets = append(targets, string(r.Kind)+"/"+string(r.Name))
 		}
-		var conditions []metav1.Condition
-		if len(t.Status.Ancestors) > 0 {
-			conditions = t.Status.Ancestors[0].Conditions
+		return a.policyCells(targets, t.Status.Ancestors)
+	case *gatewayxv1alpha1.XBackendTrafficPolicy:
+		var targets []string
+		for _, r := range t.Spec.TargetRefs {
+			targets = append(targets, string(r.Kind)+"/"+string(r.Name))
 		}
-		return []cell{plain(strings.Join(targets, ",")), a.condition(conditions, "Accepted")}
+		return a.policyCells(targets, t.Status.Ancestors)
+	case *gatewayxv1alpha1.XBackend:
+		return a.xbackendCells(t)
+	case *gatewayxv1alpha1.XMesh:
+		return []cell{plain(string(t.Spec.ControllerName)), a.condition(t.Status.Conditions, "Accepted")}
 	}
 	if r, ok := routeOf(o); ok {
 		return a.routeCells(it, r)
 	}
 	return nil
+}
+
+func (a *app) policyCells(targets []string, ancestors []gatewayv1.PolicyAncestorStatus) []cell {
+	var conditions []metav1.Condition
+	if len(ancestors) > 0 {
+		conditions = ancestors[0].Conditions
+	}
+	return []cell{plain(strings.Join(targets, ",")), a.condition(conditions, "Accepted")}
+}
+
+func (a *app) xbackendCells(b *gatewayxv1alpha1.XBackend) []cell {
+	to := ""
+	switch {
+	case b.Spec.ExternalHostname != nil:
+		to = string(b.Spec.ExternalHostname.Hostname)
+	case b.Spec.EndpointSelector != nil:
+		var labels []string
+		for _, k := range slices.Sorted(maps.Keys(b.Spec.EndpointSelector.MatchLabels)) {
+			labels = append(labels, string(k)+"="+string(b.Spec.EndpointSelector.MatchLabels[k]))
+		}
+		to = strings.Join(labels, ",")
+	}
+	protocol, mode := "", string(gatewayxv1alpha1.BackendTLSModeNone)
+	if b.Spec.Protocol != nil {
+		protocol = string(*b.Spec.Protocol)
+	}
+	if b.Spec.TLS != nil {
+		mode = string(b.Spec.TLS.Mode)
+	}
+	var conditions []metav1.Condition
+	if len(b.Status.Ancestors) > 0 {
+		conditions = b.Status.Ancestors[0].Conditions
+	}
+	return []cell{
+		plain(string(b.Spec.Type)), plain(fmt.Sprintf("%s:%d", to, b.Spec.Port.Number)), plain(protocol), plain(mode), a.condition(conditions, "Accepted"),
+	}
 }
 
 func (a *app) gatewayCells(g *gatewayv1.Gateway) []cell {

@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gatewayxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
 	"windrose.dev/windrose/api/v1alpha1"
 )
@@ -38,6 +39,9 @@ var kinds = []Kind{
 	{Name: "UDPRoute", APIVersion: gateway, New: func() Object { return &gatewayv1.UDPRoute{} }},
 	{Name: "ReferenceGrant", APIVersion: gateway, New: func() Object { return &gatewayv1.ReferenceGrant{} }},
 	{Name: "BackendTLSPolicy", APIVersion: gateway, New: func() Object { return &gatewayv1.BackendTLSPolicy{} }},
+	{Name: "XBackend", APIVersion: gatewayx, New: func() Object { return &gatewayxv1alpha1.XBackend{} }},
+	{Name: "XBackendTrafficPolicy", APIVersion: gatewayx, New: func() Object { return &gatewayxv1alpha1.XBackendTrafficPolicy{} }},
+	{Name: "XMesh", APIVersion: gatewayx, Cluster: true, New: func() Object { return &gatewayxv1alpha1.XMesh{} }},
 	{Name: "Ingress", APIVersion: networking, New: func() Object { return &networkingv1.Ingress{} }},
 	{Name: "IngressClass", APIVersion: networking, Cluster: true, New: func() Object { return &networkingv1.IngressClass{} }},
 	{Name: "Service", APIVersion: "v1", New: func() Object { return &corev1.Service{} }},
@@ -52,6 +56,7 @@ var kinds = []Kind{
 
 const (
 	gateway    = gatewayv1.GroupName + "/v1"
+	gatewayx   = gatewayxv1alpha1.GroupName + "/v1alpha1"
 	networking = networkingv1.GroupName + "/v1"
 )
 

@@ -17,6 +17,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gatewayxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
 	"windrose.dev/windrose/api/v1alpha1"
 )
@@ -125,6 +126,10 @@ type Set struct {
 	UDPRoutes          Table[*gatewayv1.UDPRoute]
 	ReferenceGrants    Table[*gatewayv1.ReferenceGrant]
 	BackendTLSPolicies Table[*gatewayv1.BackendTLSPolicy]
+
+	XBackends               Table[*gatewayxv1alpha1.XBackend]
+	XBackendTrafficPolicies Table[*gatewayxv1alpha1.XBackendTrafficPolicy]
+	XMeshes                 Table[*gatewayxv1alpha1.XMesh]
 
 	Ingresses      Table[*networkingv1.Ingress]
 	IngressClasses Table[*networkingv1.IngressClass]

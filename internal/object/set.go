@@ -7,6 +7,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gatewayxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
 	"windrose.dev/windrose/api/v1alpha1"
 )
@@ -34,6 +35,12 @@ func KindOf(o metav1.Object) string {
 		return "ReferenceGrant"
 	case *gatewayv1.BackendTLSPolicy:
 		return "BackendTLSPolicy"
+	case *gatewayxv1alpha1.XBackend:
+		return "XBackend"
+	case *gatewayxv1alpha1.XBackendTrafficPolicy:
+		return "XBackendTrafficPolicy"
+	case *gatewayxv1alpha1.XMesh:
+		return "XMesh"
 	case *networkingv1.Ingress:
 		return "Ingress"
 	case *networkingv1.IngressClass:
@@ -87,6 +94,9 @@ func (s *Set) With(changed []metav1.Object, removed []Key) *Set {
 	apply(&next.UDPRoutes, "UDPRoute", c)
 	apply(&next.ReferenceGrants, "ReferenceGrant", c)
 	apply(&next.BackendTLSPolicies, "BackendTLSPolicy", c)
+	apply(&next.XBackends, "XBackend", c)
+	apply(&next.XBackendTrafficPolicies, "XBackendTrafficPolicy", c)
+	apply(&next.XMeshes, "XMesh", c)
 	apply(&next.Ingresses, "Ingress", c)
 	apply(&next.IngressClasses, "IngressClass", c)
 	apply(&next.Services, "Service", c)
@@ -105,7 +115,8 @@ func (s *Set) All(yield func(metav1.Object) bool) {
 	_ = each(s.GatewayClasses, yield) && each(s.Gateways, yield) && each(s.ListenerSets, yield) &&
 		each(s.HTTPRoutes, yield) && each(s.GRPCRoutes, yield) && each(s.TLSRoutes, yield) &&
 		each(s.TCPRoutes, yield) && each(s.UDPRoutes, yield) && each(s.ReferenceGrants, yield) &&
-		each(s.BackendTLSPolicies, yield) && each(s.Ingresses, yield) && each(s.IngressClasses, yield) &&
+		each(s.BackendTLSPolicies, yield) && each(s.XBackends, yield) && each(s.XBackendTrafficPolicies, yield) &&
+		each(s.XMeshes, yield) && each(s.Ingresses, yield) && each(s.IngressClasses, yield) &&
 		each(s.Services, yield) && each(s.EndpointSlices, yield) && each(s.Secrets, yield) &&
 		each(s.ConfigMaps, yield) && each(s.ClusterTrustBundles, yield) && each(s.Namespaces, yield) && each(s.Workloads, yield) &&
 		each(s.GatewayParameters, yield)

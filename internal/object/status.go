@@ -3,6 +3,7 @@ package object
 import (
 	networkingv1 "k8s.io/api/networking/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gatewayxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 )
 
 // Status is what became of one object: the status that its kind prescribes.
@@ -20,6 +21,8 @@ type Status struct {
 	ListenerSet  *gatewayv1.ListenerSetStatus
 	Route        *gatewayv1.RouteStatus // of every kind of route
 	Policy       *gatewayv1.PolicyStatus
+	Backend      *gatewayxv1alpha1.BackendStatus // of an XBackend
+	Mesh         *gatewayxv1alpha1.MeshStatus    // of an XMesh
 	Ingress      *networkingv1.IngressStatus
 
 	// Sockets are the names of the sockets (plan.SocketName) that each listener

@@ -274,7 +274,7 @@ func sameService(a, b *Service) bool {
 	}
 	return a.Protocol == b.Protocol && a.Balance == b.Balance && a.Hostname == b.Hostname && a.Port == b.Port &&
 		a.TLS.Same(b.TLS) && slices.Equal(a.Endpoints, b.Endpoints) &&
-		slices.Equal(a.Draining, b.Draining) && a.Session.same(b.Session)
+		slices.Equal(a.Draining, b.Draining) && a.Session.same(b.Session) && a.Budget.same(b.Budget)
 }
 
 func sameCertificate(a, b *Certificate) bool {

@@ -408,8 +408,22 @@ type Service struct {
 	// Draining are endpoints that end and still serve: they keep the sessions that
 	// they have, and get nothing else.
 	Draining []Endpoint `json:"draining,omitempty"`
+	// Budget is of its retries, instead of that which services have by themselves.
+	Budget *RetryBudget `json:"budget,omitempty"`
 	// Session is what rules that say nothing of sessions do.
 	Session *Session `json:"session,omitempty"`
+}
+
+// RetryBudget bounds the retries of a service, over all rules. What is beyond is
+// answered with 503.
+type RetryBudget struct {
+	// Percent of the attempts within Interval may be retries.
+	Percent  int           `json:"percent"`
+	Interval time.Duration `json:"interval"`
+	// Free are the retries within FreeInterval that are allowed whatever Percent
+	// says.
+	Free         int           `json:"free"`
+	FreeInterval time.Duration `json:"freeInterval"`
 }
 
 // BackendTLS says whom windrose believes to be a service's endpoint.

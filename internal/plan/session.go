@@ -93,3 +93,10 @@ func (s *Session) same(other *Session) bool {
 	}
 	return *s == *other
 }
+
+func (b *RetryBudget) same(other *RetryBudget) bool {
+	if b == nil || other == nil {
+		return b == other
+	}
+	return *b == *other
+}

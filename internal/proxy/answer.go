@@ -39,6 +39,10 @@ func (x *exchange) onHead(end bool) bool {
 		x.pause(x.s.spare() && x.down.whole())
 		return false
 	}
+	if x.denied {
+		x.fail(record.Overload, x.spent())
+		return false
+	}
 	x.rec.Status = resp.Status
 	x.rec.Answered = x.since(now)
 	x.answered = true

@@ -32,6 +32,7 @@ type exchange struct {
 	tried    []*upstream.Endpoint
 	attempts int
 	retries  int         // of those the rule's retries
+	denied   bool        // the service's own budget has no retry left
 	second   bool        // the next attempt may go where one has been
 	cause    error       // why the last endpoint was not reached
 	mirrors  []*exchange // copies that are not whole yet
@@ -190,7 +191,11 @@ func (x *exchange) limit() {
 
 func (x *exchange) proceed() {
 	w := x.w
-	w.budget(x.backend).request(w.loop.Now())
+	if b := x.service.Budget; b != nil {
+		b.Request(w.loop.Now())
+	} else {
+		w.budget(x.backend).request(w.loop.Now())
+	}
 	x.arm()
 	x.try()
 }

@@ -14,7 +14,12 @@ import (
 
 // fail ends the exchange with a fault: the client is answered if it has no
 // answer yet, and cut off if it has the beginning of one.
-func (x *exchange) fail(flag record.Flag, reason string) { x.failStatus(flag, flag.Status(), reason) }
+func (x *exchange) fail(flag record.Flag, reason string) {
+	if x.denied && !x.answered {
+		flag, reason = record.Overload, x.spent()
+	}
+	x.failStatus(flag, flag.Status(), reason)
+}
 
 func (x *exchange) failStatus(flag record.Flag, status int, reason string) {
 	x.rec.Fault, x.rec.Reason = flag, reason

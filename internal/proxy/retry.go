@@ -47,13 +47,28 @@ func (x *exchange) again() bool {
 		x.retryLine = 0 // what there is is better than nothing later
 		return false
 	}
-	if !x.w.budget(x.backend).spend(now) {
+	if !x.affords(now) {
 		x.w.tel.RetriesDenied++
 		x.retryLine = 0
 		return false
 	}
 	x.retries++
 	return true
+}
+
+// affords takes a retry from the budget of the service. A service with a budget
+// of its own wants its clients told that it is spent.
+func (x *exchange) affords(now int64) bool {
+	if b := x.service.Budget; b != nil {
+		x.denied = !b.Spend(now)
+		return !x.denied
+	}
+	return x.w.budget(x.backend).spend(now)
+}
+
+// spent says what a client is told whose request was not tried again.
+func (x *exchange) spent() string {
+	return "the retry budget of service " + x.backend.ServiceName + " (retryConstraint of its XBackendTrafficPolicy) is spent"
 }
 
 // pause gives the endpoint back, and has the request sent again when again's

@@ -293,3 +293,40 @@ func TestRetriesHaveABudget(t *testing.T) {
 		t.Errorf("%d retries, %v denied", sum, denied)
 	}
 }
+
+// A service's own budget bounds its retries; whoever gets none is told so, and not
+// what the endpoint said.
+func TestRetriesWithinTheServicesBudget(t *testing.T) {
+	const no = "HTTP/1.1 500 No\r\ncontent-length: 2\r\n\r\nno"
+	for _, c := range []struct {
+		name     string
+		endpoint func(tb testing.TB) string
+		retry    plan.Retry
+		last     int // what the client gets when its retry failed too
+	}{
+		{"answers", func(tb testing.TB) string { return answering(tb, no) }, plan.Retry{Codes: []int{500}, Attempts: 1, Backoff: time.Millisecond}, 500},
+		{"breaks", func(tb testing.TB) string { return endpoint(tb, func(p *peer) { p.request() }) }, plan.Retry{Attempts: 1, Backoff: time.Millisecond}, 502},
+		{"refusals", func(tb testing.TB) string { return closedAddr(tb) }, plan.Retry{Attempts: 1, Backoff: time.Millisecond}, 503},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := service("s", c.endpoint(t))
+			s.Service.Budget = &plan.RetryBudget{Percent: 0, Interval: time.Minute, Free: 2, FreeInterval: time.Hour}
+			g := start(t, 1, retrying(c.retry, plan.Timeouts{}), s)
+			for i := range 4 {
+				p := g.dial()
+				p.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+				resp, body := p.answer("GET")
+				want, spent := c.last, false
+				if i >= 2 {
+					want, spent = 503, true
+				}
+				if resp.StatusCode != want || strings.Contains(body, "retry budget of service s") != spent {
+					t.Errorf("request %d: got %d %q, want %d, budget spent %v", i, resp.StatusCode, body, want, spent)
+				}
+			}
+			if n := g.metric("windrose_retries_denied_total"); n != 2 {
+				t.Errorf("%v retries were denied, want 2", n)
+			}
+		})
+	}
+}

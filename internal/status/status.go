@@ -155,6 +155,12 @@ func lists(s *object.Status) (all [][]metav1.Condition, names []string) {
 		for i := range s.Policy.Ancestors {
 			add(parentName(&s.Policy.Ancestors[i].AncestorRef), s.Policy.Ancestors[i].Conditions)
 		}
+	case s.Backend != nil:
+		for i := range s.Backend.Ancestors {
+			add(parentName(&s.Backend.Ancestors[i].AncestorRef), s.Backend.Ancestors[i].Conditions)
+		}
+	case s.Mesh != nil:
+		add("", s.Mesh.Conditions)
 	}
 	return all, names
 }
@@ -177,6 +183,10 @@ func clone(s *object.Status) *object.Status {
 		}
 	case s.Policy != nil:
 		c.Policy = s.Policy.DeepCopy()
+	case s.Backend != nil:
+		c.Backend = s.Backend.DeepCopy()
+	case s.Mesh != nil:
+		c.Mesh = s.Mesh.DeepCopy()
 	case s.Ingress != nil:
 		c.Ingress = &networkingv1.IngressStatus{LoadBalancer: *s.Ingress.LoadBalancer.DeepCopy()}
 	}

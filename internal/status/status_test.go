@@ -9,6 +9,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gatewayxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
 	"windrose.dev/windrose/internal/object"
 	"windrose.dev/windrose/internal/status"
@@ -336,6 +337,10 @@ func conditionsOf(s *object.Status) []metav1.Condition {
 		return s.Route.Parents[0].Conditions
 	case s.Policy != nil:
 		return s.Policy.Ancestors[0].Conditions
+	case s.Backend != nil:
+		return s.Backend.Ancestors[0].Conditions
+	case s.Mesh != nil:
+		return s.Mesh.Conditions
 	}
 	return nil
 }
@@ -346,6 +351,8 @@ func TestEveryKindOfStatusIsDated(t *testing.T) {
 	for _, in := range []*object.Status{
 		{Object: object.Key{Kind: "GatewayClass", Name: "a"}, GatewayClass: &gatewayv1.GatewayClassStatus{Conditions: list()}},
 		{Object: object.Key{Kind: "BackendTLSPolicy", Name: "a"}, Policy: &gatewayv1.PolicyStatus{Ancestors: []gatewayv1.PolicyAncestorStatus{{Conditions: list()}}}},
+		{Object: object.Key{Kind: "XBackend", Name: "a"}, Backend: &gatewayxv1alpha1.BackendStatus{Ancestors: []gatewayxv1alpha1.BackendAncestorStatus{{Conditions: list()}}}},
+		{Object: object.Key{Kind: "XMesh", Name: "a"}, Mesh: &gatewayxv1alpha1.MeshStatus{Conditions: list()}},
 		route("a", "attached"),
 		gateway(1),
 	} {

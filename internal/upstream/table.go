@@ -47,10 +47,11 @@ type address struct {
 // entry is a service of the plan with its faces: the first is the service as it
 // is reached by everybody who shows nothing.
 type entry struct {
-	part  *plan.Service
-	tls   string       // digest of part.TLS
-	addrs []netip.Addr // of an external name
-	faces []face
+	part   *plan.Service
+	tls    string       // digest of part.TLS
+	addrs  []netip.Addr // of an external name
+	faces  []face
+	budget *Budget // of part.Budget
 }
 
 // face is a service as some listeners reach it; see Service.For.
@@ -157,6 +158,11 @@ func (t *Table) service(name string, part *plan.Service, shown []*plan.Certifica
 	}
 	e := &entry{part: part, addrs: addrs, tls: digest(part.TLS)}
 	e.faces = append(e.faces, face{tls: e.tls})
+	if part.Budget != nil {
+		if e.budget = newBudget(part.Budget); old != nil && old.budget != nil && old.budget.of == *part.Budget {
+			e.budget = old.budget
+		}
+	}
 	if part.TLS != nil && part.Protocol == plan.TCP {
 		e.faces = append(e.faces, face{plain: true})
 	}
@@ -195,7 +201,7 @@ func (e *entry) shows(shown []*plan.Certificate) bool {
 // fill makes the service of a face, with what the same face had before.
 func (t *Table) fill(name string, e, old *entry, f *face) {
 	part, was := e.part, old.same(f)
-	f.svc = &Service{Name: name, Protocol: part.Protocol, balance: part.Balance, cursor: new(atomic.Uint64)}
+	f.svc = &Service{Name: name, Protocol: part.Protocol, balance: part.Balance, Budget: e.budget, cursor: new(atomic.Uint64)}
 	if was != nil {
 		f.svc.cursor = was.svc.cursor
 	}

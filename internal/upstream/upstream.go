@@ -38,6 +38,7 @@ type Service struct {
 	Name      string
 	Protocol  plan.Protocol
 	Session   *plan.Session // nil without; it is safe
+	Budget    *Budget       // of retries; nil without one of its own
 	balance   plan.Balance
 	endpoints []*Endpoint
 	draining  []*Endpoint
