@@ -104,3 +104,61 @@ func TestSessionsOfRoutes(t *testing.T) {
 		t.Error("windrose logs the key")
 	}
 }
+
+// A policy gives a Service sessions and a budget for its retries; both are shown.
+func TestTrafficPolicies(t *testing.T) {
+	t.Parallel()
+	port := freePort(t)
+	failing := serve(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })
+	policy := func(name, service, spec string) string {
+		return fmt.Sprintf(`apiVersion: gateway.networking.x-k8s.io/v1alpha1
+kind: XBackendTrafficPolicy
+metadata: {name: %s}
+spec:
+  targetRefs: [{group: "", kind: Service, name: %s}]
+  %s
+`, name, service, spec)
+	}
+	w := up(t, map[string]string{
+		"gateway.yaml":  gateway(port),
+		"services.yaml": all(service("a", backend(t, "a1"), backend(t, "a2"), backend(t, "a3"), backend(t, "a4")), service("bad", failing)),
+		"route.yaml": routeOf("shop", `{matches: [{path: {value: /a}}], backendRefs: [{name: a, port: 80}]}`,
+			`{matches: [{path: {value: /bad}}], retry: {codes: [500], attempts: 1, backoff: 1ms}, backendRefs: [{name: bad, port: 80}]}`),
+		"policies.yaml": all(policy("sessions", "a", "sessionPersistence: {type: Cookie, cookie: {name: sid}}"),
+			policy("retries", "bad", "retryConstraint: {budget: {percent: 0, interval: 10s}, minRetryRate: {count: 1, interval: 1h}}")),
+	})
+	base := fmt.Sprintf("http://127.0.0.1:%d", port)
+	if _, cookie := stays(t, base+"/a", "", 30); !strings.HasPrefix(cookie, "sid=") {
+		t.Errorf("the cookie is %q", cookie)
+	}
+	if code, body, _ := fetch(base + "/bad"); code != 500 {
+		t.Errorf("within the budget: %d %s, want the service's 500", code, body)
+	}
+	if code, body, h := fetch(base + "/bad"); code != 503 || h.Get("x-windrose-fault") != "overload" || !strings.Contains(body, "retry budget of service default/bad:80") {
+		t.Errorf("beyond the budget: %d %s %v, want 503", code, body, h)
+	}
+	for _, name := range []string{"sessions", "retries"} {
+		if r := w.cli("describe", "xbackendtrafficpolicy", name); !strings.Contains(r.out, "Accepted") || !strings.Contains(r.out, "True") {
+			t.Errorf("describe: %+v", r)
+		}
+	}
+	if r := w.cli("get", "xbackendtrafficpolicies"); !strings.Contains(r.out, "Service/bad") {
+		t.Errorf("get: %+v", r)
+	}
+}
+
+// There is no mesh on one machine, and an XMesh says so.
+func TestMeshesAreNotPretended(t *testing.T) {
+	t.Parallel()
+	port := freePort(t)
+	w := up(t, map[string]string{
+		"gateway.yaml": gateway(port),
+		"mesh.yaml":    "apiVersion: gateway.networking.x-k8s.io/v1alpha1\nkind: XMesh\nmetadata: {name: mine}\nspec: {controllerName: windrose.dev/mesh-controller}\n",
+	})
+	if r := w.cli("describe", "xmesh", "mine"); !strings.Contains(r.out, "False") || !strings.Contains(r.out, "windrose carries no mesh on this machine") {
+		t.Errorf("describe: %+v", r)
+	}
+	if r := w.cli("get", "xmeshes"); !strings.Contains(r.out, "windrose.dev/mesh-controller") || !strings.Contains(r.out, "False") {
+		t.Errorf("get: %+v", r)
+	}
+}

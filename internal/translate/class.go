@@ -66,7 +66,7 @@ func suspect(all []object.Finding, key object.Key, field, controller, ours strin
 	}
 	return append(all, object.Finding{
 		Severity: object.Warning, Object: key, Field: field, Reason: reasonInvalidValue,
-		Message: "controller " + controller + " is not windrose, so that windrose serves nothing of this class", Mend: `did you mean "` + ours + `"?`,
+		Message: "controller " + controller + " is not windrose, so that windrose serves nothing of it", Mend: `did you mean "` + ours + `"?`,
 	})
 }
 

@@ -10,7 +10,7 @@ import (
 // is read by one step only is compared there.
 type deltas struct {
 	classes, gateways, listenerSets    delta
-	grants, policies                   delta
+	grants, policies, traffic          delta
 	ingressClasses                     delta
 	services, slices, workloads        delta
 	secrets, configMaps, namespaces    delta
@@ -26,6 +26,7 @@ func compare(old, next *object.Set) deltas {
 		listenerSets:   diff(old.ListenerSets, next.ListenerSets),
 		grants:         diff(old.ReferenceGrants, next.ReferenceGrants),
 		policies:       diff(old.BackendTLSPolicies, next.BackendTLSPolicies),
+		traffic:        diff(old.XBackendTrafficPolicies, next.XBackendTrafficPolicies),
 		ingressClasses: diff(old.IngressClasses, next.IngressClasses),
 		services:       diff(old.Services, next.Services),
 		slices:         diff(old.EndpointSlices, next.EndpointSlices),

@@ -144,20 +144,17 @@ func (t *Translator) showPolicies(out *Result) []*object.Status {
 		t.routes.policies = nil
 		return nil
 	}
-	reached := t.reached()
+	reached := t.reached(func(key object.Key) bool { return key.Kind == "Service" && t.policies[nameOf(key)] != nil })
 	shown := map[object.Key]*object.Status{}
 	var list []*object.Status
 	for _, p := range all {
 		key := object.Key{Kind: "BackendTLSPolicy", Namespace: p.Namespace, Name: p.Name}
 		conditions := t.policyConditions(p, key, out)
-		status := &gatewayv1.PolicyStatus{Ancestors: []gatewayv1.PolicyAncestorStatus{}}
-		for _, gateway := range t.ancestors(p, reached) {
-			status.Ancestors = append(status.Ancestors, gatewayv1.PolicyAncestorStatus{
-				AncestorRef:    gatewayv1.ParentReference{Group: new(gatewayv1.Group(gatewayv1.GroupName)), Kind: new(gatewayv1.Kind("Gateway")), Namespace: new(gatewayv1.Namespace(gateway.Namespace)), Name: gatewayv1.ObjectName(gateway.Name)},
-				ControllerName: GatewayController, Conditions: conditions,
-			})
+		var targets []object.Key
+		for _, ref := range p.Spec.TargetRefs {
+			targets = append(targets, object.Key{Kind: "Service", Namespace: p.Namespace, Name: string(ref.Name)})
 		}
-		s := &object.Status{Object: key, Generation: p.Generation, Policy: status}
+		s := &object.Status{Object: key, Generation: p.Generation, Policy: policyStatus(ancestors(targets, reached), conditions)}
 		if was := t.routes.policies[key]; was != nil && reflect.DeepEqual(was, s) {
 			s = was
 		}
@@ -168,35 +165,40 @@ func (t *Translator) showPolicies(out *Result) []*object.Status {
 	return list
 }
 
-// reached gives the Gateways through which routes reach the Services that a
-// policy targets.
-func (t *Translator) reached() map[object.Name][]object.Key {
-	index := map[object.Name][]object.Key{}
+// reached gives the Gateways through which routes reach Services and XBackends,
+// those that are wanted.
+func (t *Translator) reached(wanted func(object.Key) bool) map[object.Key][]object.Key {
+	index := map[object.Key][]object.Key{}
 	for _, kind := range t.routes.all() {
 		for _, c := range kind {
 			for _, name := range c.in.services {
-				if t.policies[name] == nil {
-					continue
-				}
-				for _, l := range c.attached {
-					gateway := l.owner
-					if p := t.gateways.parents[gateway]; p != nil && p.gateway != nil {
-						gateway = p.gateway.key
-					}
-					if !slices.Contains(index[name], gateway) {
-						index[name] = append(index[name], gateway)
-					}
-				}
+				t.reach(index, object.Key{Kind: "Service", Namespace: name.Namespace, Name: name.Name}, c, wanted)
 			}
 		}
 	}
 	return index
 }
 
-func (t *Translator) ancestors(p *gatewayv1.BackendTLSPolicy, reached map[object.Name][]object.Key) []object.Key {
+func (t *Translator) reach(index map[object.Key][]object.Key, key object.Key, c *compiled, wanted func(object.Key) bool) {
+	if !wanted(key) {
+		return
+	}
+	for _, l := range c.attached {
+		gateway := l.owner
+		if p := t.gateways.parents[gateway]; p != nil && p.gateway != nil {
+			gateway = p.gateway.key
+		}
+		if !slices.Contains(index[key], gateway) {
+			index[key] = append(index[key], gateway)
+		}
+	}
+}
+
+// ancestors are the Gateways through which any of the targets is reached.
+func ancestors(targets []object.Key, reached map[object.Key][]object.Key) []object.Key {
 	var list []object.Key
-	for _, ref := range p.Spec.TargetRefs {
-		for _, g := range reached[object.Name{Namespace: p.Namespace, Name: string(ref.Name)}] {
+	for _, target := range targets {
+		for _, g := range reached[target] {
 			if !slices.Contains(list, g) {
 				list = append(list, g)
 			}
@@ -205,6 +207,23 @@ func (t *Translator) ancestors(p *gatewayv1.BackendTLSPolicy, reached map[object
 	slices.SortFunc(list, object.Key.Compare)
 	return list[:min(len(list), 16)] // as many as the API allows
 }
+
+func policyStatus(gateways []object.Key, conditions []metav1.Condition) *gatewayv1.PolicyStatus {
+	status := &gatewayv1.PolicyStatus{Ancestors: []gatewayv1.PolicyAncestorStatus{}}
+	for _, gateway := range gateways {
+		status.Ancestors = append(status.Ancestors, gatewayv1.PolicyAncestorStatus{AncestorRef: gatewayRef(gateway), ControllerName: GatewayController, Conditions: conditions})
+	}
+	return status
+}
+
+func gatewayRef(key object.Key) gatewayv1.ParentReference {
+	return gatewayv1.ParentReference{
+		Group: new(gatewayv1.Group(gatewayv1.GroupName)), Kind: new(gatewayv1.Kind("Gateway")),
+		Namespace: new(gatewayv1.Namespace(key.Namespace)), Name: gatewayv1.ObjectName(key.Name),
+	}
+}
+
+func nameOf(key object.Key) object.Name { return object.Name{Namespace: key.Namespace, Name: key.Name} }
 
 func (t *Translator) policyConditions(p *gatewayv1.BackendTLSPolicy, key object.Key, out *Result) []metav1.Condition {
 	find := func(field, reason, message, mend string) {

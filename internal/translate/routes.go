@@ -113,6 +113,7 @@ func (r *routes) collect(t *Translator, out *Result) {
 	}
 	r.crowded(out)
 	out.Statuses = append(out.Statuses, t.showPolicies(out)...)
+	out.Statuses = append(out.Statuses, t.showTraffic(out)...)
 }
 
 // finish makes of a compiler what is remembered.

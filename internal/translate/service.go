@@ -50,6 +50,7 @@ type service struct {
 	slices    []*discoveryv1.EndpointSlice
 	workloads []*v1alpha1.Workload
 	tls       *plan.BackendTLS
+	traffic   *trafficPolicy // nil without one
 
 	part     *plan.Part // nil before it is made
 	findings []object.Finding
@@ -121,7 +122,7 @@ func (s *services) update(t *Translator) {
 	clear(s.moved)
 	s.updateSlices(t)
 	s.updateOrphans(t)
-	if d.services.all || d.slices.all || d.workloads.any() || d.policies.any() || len(t.policies) > 0 && d.configMaps.any() {
+	if d.services.all || d.slices.all || d.workloads.any() || d.policies.any() || d.traffic.any() || len(t.policies) > 0 && d.configMaps.any() {
 		for _, u := range s.order {
 			s.touched[u] = struct{}{}
 		}
@@ -178,15 +179,16 @@ func (s *services) refresh(t *Translator, u *uses) {
 		return
 	}
 	from, workloads := s.slices[u.name], s.selected(svc)
+	traffic := t.traffic.of("Service", u.name)
 	for i, was := range u.ports {
 		var believed *plan.BackendTLS
 		if was.key.tls {
 			believed, _ = t.believed(was.key)
 		}
-		if was.part != nil && was.object == svc && was.tls.Same(believed) && slices.Equal(was.slices, from) && slices.Equal(was.workloads, workloads) {
+		if was.part != nil && was.object == svc && was.tls.Same(believed) && was.traffic == traffic && slices.Equal(was.slices, from) && slices.Equal(was.workloads, workloads) {
 			continue
 		}
-		next := &service{key: was.key, count: was.count, object: svc, slices: from, workloads: workloads, tls: believed}
+		next := &service{key: was.key, count: was.count, object: svc, slices: from, workloads: workloads, tls: believed, traffic: traffic}
 		next.make()
 		if was.part != nil && reflect.DeepEqual(was.part.Service, next.part.Service) {
 			next.part = was.part
@@ -263,6 +265,10 @@ func (s *service) make() {
 	part := &plan.Service{Protocol: s.protocol(port), TLS: s.tls}
 	s.part = &plan.Part{Key: plan.Key{Kind: plan.KindService, Name: s.key.String()}, Service: part}
 	s.habits(part)
+	s.traffic.apply(part)
+	if s.object.Spec.SessionAffinity == corev1.ServiceAffinityClientIP {
+		part.Session = nil // both exclude each other
+	}
 	if s.object.Spec.Type == corev1.ServiceTypeExternalName {
 		s.external(part, port)
 		return

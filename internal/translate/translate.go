@@ -29,6 +29,7 @@ import (
 const (
 	GatewayController = "windrose.dev/gateway-controller"
 	IngressController = "windrose.dev/ingress-controller"
+	MeshController    = "windrose.dev/mesh-controller"
 )
 
 // Env is what translation knows of the world besides the objects.
@@ -75,11 +76,13 @@ type Translator struct {
 	useless  []object.Finding            // on grants
 	policies map[object.Name]*backendTLS // by target Service
 
+	traffic  trafficPolicies
 	gateways gateways
 	routes   routes
 	ingress  ingresses
 	services services
 	secrets  certificates
+	meshes   map[object.Key]*object.Status // as last shown
 }
 
 // New makes a Translator that remembers nothing.
@@ -115,6 +118,7 @@ func (t *Translator) Plan(set *object.Set) *Result {
 	if t.delta.policies.any() {
 		t.policies = indexPolicies(set)
 	}
+	t.traffic.update(t)
 	t.gateways.update(t)
 	t.routes.update(t)
 	t.ingress.update(t)
@@ -131,6 +135,8 @@ func (t *Translator) assemble() *Result {
 	t.routes.collect(t, r)
 	t.ingress.collect(r)
 	t.services.collect(t, r)
+	r.Statuses = append(r.Statuses, t.showMeshes(r)...)
+	t.showBackends(r)
 	r.Findings = append(r.Findings, t.useless...)
 	r.Findings = append(r.Findings, t.expiry()...)
 	t.secrets.collect(r)

@@ -292,6 +292,15 @@ func behind(r *translate.Result, name string) string {
 		if b := p.Service.TLS; b != nil {
 			words = append(words, fmt.Sprintf("tls=%s system=%v authorities=%d %v", b.Hostname, b.System, bytes.Count(b.Authorities, []byte("BEGIN CERTIFICATE")), b.Names))
 		}
+		for _, e := range p.Service.Draining {
+			words = append(words, fmt.Sprintf("draining=%s", e.Addr))
+		}
+		if b := p.Service.Budget; b != nil {
+			words = append(words, fmt.Sprintf("retries=%d%%/%v+%d/%v", b.Percent, b.Interval, b.Free, b.FreeInterval))
+		}
+		if p.Service.Session != nil {
+			words = append(words, "session by "+p.Service.Session.String())
+		}
 		if p.Service.Balance != "" {
 			words = append(words, string(p.Service.Balance))
 		}
@@ -394,6 +403,13 @@ func conditions(r *translate.Result, own map[object.Key]bool) string {
 			for _, a := range s.Policy.Ancestors {
 				fmt.Fprintf(&b, "  %s:%s\n", a.AncestorRef.Name, short(a.Conditions))
 			}
+		case s.Backend != nil:
+			fmt.Fprintf(&b, "%s:\n", s.Object)
+			for _, a := range s.Backend.Ancestors {
+				fmt.Fprintf(&b, "  %s:%s\n", a.AncestorRef.Name, short(a.Conditions))
+			}
+		case s.Mesh != nil:
+			fmt.Fprintf(&b, "%s:%s features=%d\n", s.Object, short(s.Mesh.Conditions), len(s.Mesh.SupportedFeatures))
 		case s.Ingress != nil:
 			var addrs []string
 			for _, i := range s.Ingress.LoadBalancer.Ingress {
