@@ -74,10 +74,10 @@ func view() *admin.View {
 		},
 		Parts: []*plan.Part{
 			{Key: plan.Key{Kind: plan.KindCertificate, Name: "default/keys"}, Certificate: &plan.Certificate{Chain: []byte("public"), Key: []byte(secret)}},
-			{Key: plan.Key{Kind: plan.KindSettings, Name: "default"}, Settings: &plan.Settings{SessionKey: plan.Secret(secret)}},
 			{Key: plan.Key{Kind: plan.KindService, Name: "default/web-2:80"}, Service: &plan.Service{}},
 			{Key: plan.Key{Kind: plan.KindService, Name: "default/web:80"}, Service: &plan.Service{Endpoints: []plan.Endpoint{{Addr: netip.MustParseAddrPort("127.0.0.1:8080"), Name: "app"}}}},
 			{Key: plan.Key{Kind: plan.KindService, Name: "default/webb:80"}, Service: &plan.Service{}},
+			{Key: plan.Key{Kind: plan.KindSettings, Name: "default"}, Settings: &plan.Settings{SessionKey: plan.Secret(secret)}},
 			{Key: plan.Key{Kind: plan.KindSocket, Name: "tcp/[::]:443"}, Socket: &plan.Socket{Addr: netip.MustParseAddrPort("[::]:443")}},
 		},
 		Control: admin.Control{Version: 7, Applied: 7, DataPlaneUp: true, DataPlanePID: 42, Since: time.Unix(1e9, 0)},
@@ -191,7 +191,7 @@ func TestSecretsNeverLeave(t *testing.T) {
 		t.Errorf("the object itself was changed: %q", got)
 	}
 	plan, err := c.Plan(t.Context())
-	if err != nil || len(plan.All) != 5 || plan.Sockets[0] != "[::]:443" || !plan.Ready || plan.PID != 42 {
+	if err != nil || len(plan.All) != 6 || plan.Sockets[0] != "[::]:443" || !plan.Ready || plan.PID != 42 {
 		t.Errorf("plan %+v, %v", plan, err)
 	}
 }

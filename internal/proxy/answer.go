@@ -39,7 +39,7 @@ func (x *exchange) onHead(end bool) bool {
 		x.pause(x.s.spare() && x.down.whole())
 		return false
 	}
-	if x.denied {
+	if x.broke {
 		x.fail(record.Overload, x.spent())
 		return false
 	}

@@ -32,7 +32,7 @@ type exchange struct {
 	tried    []*upstream.Endpoint
 	attempts int
 	retries  int         // of those the rule's retries
-	denied   bool        // the service's own budget has no retry left
+	broke    bool        // the service's own budget has no retry left
 	second   bool        // the next attempt may go where one has been
 	cause    error       // why the last endpoint was not reached
 	mirrors  []*exchange // copies that are not whole yet

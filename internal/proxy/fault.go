@@ -15,7 +15,7 @@ import (
 // fail ends the exchange with a fault: the client is answered if it has no
 // answer yet, and cut off if it has the beginning of one.
 func (x *exchange) fail(flag record.Flag, reason string) {
-	if x.denied && !x.answered {
+	if x.broke && !x.answered {
 		flag, reason = record.Overload, x.spent()
 	}
 	x.failStatus(flag, flag.Status(), reason)

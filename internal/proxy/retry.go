@@ -60,8 +60,8 @@ func (x *exchange) again() bool {
 // of its own wants its clients told that it is spent.
 func (x *exchange) affords(now int64) bool {
 	if b := x.service.Budget; b != nil {
-		x.denied = !b.Spend(now)
-		return !x.denied
+		x.broke = !b.Spend(now)
+		return !x.broke
 	}
 	return x.w.budget(x.backend).spend(now)
 }
