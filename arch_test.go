@@ -65,7 +65,7 @@ var imports = map[string][]string{
 	},
 	"internal/cli": {
 		"api/v1alpha1", "internal/admin", "internal/dataplane", "internal/node", "internal/object", "internal/plan",
-		"internal/record", "internal/source", "internal/translate",
+		"internal/record", "internal/source", "internal/tap", "internal/translate",
 	},
 	"cmd/windrose": {"internal/cli"},
 

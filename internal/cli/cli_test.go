@@ -3,6 +3,7 @@ package cli_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
@@ -24,10 +25,17 @@ import (
 	"windrose.dev/windrose/internal/object"
 	"windrose.dev/windrose/internal/source"
 	"windrose.dev/windrose/internal/status"
+	"windrose.dev/windrose/internal/tap"
 	"windrose.dev/windrose/internal/translate"
 )
 
 var update = flag.Bool("update", false, "write what commands say into testdata")
+
+// TestMain has commands show times as they are in every place alike.
+func TestMain(m *testing.M) {
+	time.Local = time.UTC
+	os.Exit(m.Run())
+}
 
 // TestScripts runs the scripts of testdata. A script is manifests and, last, a
 // file "script" of commands, each with what it writes and its exit code:
@@ -126,6 +134,7 @@ func serve(t *testing.T, folder string) string {
 		Output: func(n object.Name) []admin.Line {
 			return []admin.Line{{Stream: "stdout", Text: "hello from " + n.Name}}
 		},
+		Ask: remembering(t, "requests.jsonl"),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -144,6 +153,51 @@ func serve(t *testing.T, folder string) string {
 		}
 	})
 	return s.Addr()
+}
+
+// remembering answers questions about requests from a file of them. A tap tells
+// them all and that seven were dropped.
+func remembering(t *testing.T, file string) func(context.Context, *tap.Question, func(*tap.Answer) error) error {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil
+	}
+	var all []tap.Event
+	for line := range strings.Lines(string(text)) {
+		var e tap.Event
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, e)
+	}
+	return func(ctx context.Context, q *tap.Question, tell func(*tap.Answer) error) error {
+		a := &tap.Answer{}
+		switch {
+		case q.Tap != nil:
+			if err := tell(a); err != nil {
+				return err
+			}
+			if err := tell(&tap.Answer{Events: all[:1], Dropped: 7}); err != nil {
+				return err
+			}
+			if err := tell(&tap.Answer{Events: all[1:]}); err != nil {
+				return err
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		case q.Recent != nil:
+			a.Events = slices.Clone(all[:min(len(all), q.Recent.Limit)])
+		default:
+			for i := range all {
+				if all[i].ID == q.Find {
+					a.Events = append(a.Events, all[i])
+				}
+			}
+		}
+		a.Reach = &tap.Reach{}
+		return tell(a)
+	}
 }
 
 // withStatuses says of each workload with a command that it runs, unless its

@@ -19,10 +19,10 @@ import (
 
 func (a *app) explainCommand() *cobra.Command {
 	var headers, config []string
-	var serverName, output string
+	var serverName, output, request string
 	c := &cobra.Command{
-		Use:   "explain [METHOD] URL",
-		Short: "Tell where a request would land, and why there",
+		Use:   "explain {[METHOD] URL | --request ID}",
+		Short: "Tell where a request would land, or what happened to one",
 		Long: `Tells what the running windrose would do with a request, without sending it:
 the socket, listener, route, rule and match that take it, and why those that come
 near do not; what the filters do; the backends with their exact share of such
@@ -35,16 +35,40 @@ one at that address. The Host header is the URL's host, unless -H gives another;
 so is the server name of the TLS handshake, unless --sni gives another or the
 host is an IP address.
 
+With --request it tells what happened to a request that has ended, by its id: the
+phases with their times, the attempts, the listener, rule and backend that
+decided and where they were written, whose fault it was, and what to do. The id is
+in the x-request-id of the answer, in the body of a fault and in the access log. The
+data plane remembers about 1 MiB of requests, faults, errors, retried and slow ones
+the longest; if it does not know the id, the answer says how far back it knows all,
+and the exit code is 5.
+
 The exit code is 0 if all such requests reach an endpoint or are redirected, and
 3 if they, or a share of them, end in a fault.`,
 		Example: `  windrose explain https://shop.example/cart
   windrose explain POST http://shop.example/cart -H 'x-canary: yes'
   windrose explain https://192.0.2.1/ -H 'Host: shop.example' --sni shop.example
-  windrose explain http://shop.example/ --config ./windrose.d`,
-		Args: cobra.RangeArgs(1, 2),
+  windrose explain http://shop.example/ --config ./windrose.d
+  windrose explain --request 3f1f6b2ac8a04dd3a2d0a5ac55b3d4c1`,
+		Args: cobra.MaximumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := oneOf("-o", output, "text", "json", "yaml"); err != nil {
 				return err
+			}
+			if cmd.Flags().Changed("request") {
+				var given []string
+				for _, name := range []string{"header", "sni", "config"} {
+					if cmd.Flags().Changed(name) {
+						given = append(given, name)
+					}
+				}
+				if err := checkNoQuestion(args, given); err != nil {
+					return err
+				}
+				return a.explainRequest(cmd.Context(), request, output)
+			}
+			if len(args) == 0 {
+				return usage("explain needs a URL, or --request with the id of a request")
 			}
 			q, err := newQuestion(args, headers)
 			if err != nil {
@@ -60,6 +84,7 @@ The exit code is 0 if all such requests reach an endpoint or are redirected, and
 		},
 	}
 	c.Flags().StringArrayVarP(&headers, "header", "H", nil, "header field of the request, as 'Name: value'; may be given several times")
+	c.Flags().StringVar(&request, "request", "", "id of a request that has ended, to tell what happened to it")
 	c.Flags().StringVar(&serverName, "sni", "", "server name of the TLS handshake; empty for none")
 	c.Flags().StringArrayVar(&config, "config", nil, "file or folder of manifests to explain instead of the running windrose; may be given several times")
 	c.Flags().StringVarP(&output, "output", "o", "text", "form: text, json or yaml")

@@ -93,10 +93,12 @@ func hostText(host string) string {
 	return host
 }
 
-func (m *explainedMatch) name() string {
-	s := fmt.Sprintf("%s rule %d", m.Route, m.Rule)
-	if m.Name != "" {
-		s += " (" + m.Name + ")"
+func (m *explainedMatch) name() string { return ruleName(m.Route, m.Rule, m.Name) }
+
+func ruleName(route string, rule int, name string) string {
+	s := fmt.Sprintf("%s rule %d", route, rule)
+	if name != "" {
+		s += " (" + name + ")"
 	}
 	return s
 }

@@ -308,8 +308,30 @@ func (x *exchange) faultText(flag record.Flag, reason string) []byte {
 	t = append(t, "\nrequest id: "...)
 	t = append(t, x.rec.ID...)
 	t = append(t, '\n')
+	if x.view.settings.FaultDetail == plan.DetailFull {
+		t = append(t, "windrose explain --request "...)
+		if pasteable(x.rec.ID) {
+			t = append(t, x.rec.ID...)
+		} else {
+			t = append(t, "ID"...)
+		}
+		t = append(t, " tells what happened\n"...)
+	}
 	x.w.text = t
 	return t
+}
+
+// pasteable says whether a shell takes an id as it stands: a trusted peer may
+// have passed on what a client made up.
+func pasteable(id []byte) bool {
+	for _, c := range id {
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '_', c == '.':
+		default:
+			return false
+		}
+	}
+	return len(id) > 0 && id[0] != '-'
 }
 
 // appendSentence appends text without what could break a line.
