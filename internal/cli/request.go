@@ -210,6 +210,9 @@ func (a *app) printHappened(h *happened) error {
 	if r.TLS != "" {
 		from += ", " + r.TLS
 	}
+	if r.Identity != "" {
+		from += ", who is " + r.Identity
+	}
 	if r.Agent != "" {
 		from += ", " + r.Agent
 	}

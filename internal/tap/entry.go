@@ -31,14 +31,14 @@ const (
 	fixedBytes = 4 + 7*8 + 2*4 + 2 + 1 + 1 + addrBytes
 	tryBytes   = 5*8 + 2 + 1 + 1 + addrBytes
 	addrBytes  = 1 + 16 + 2
-	numTexts   = 11
+	numTexts   = 12
 	// maxEntry is more than the longest entry.
 	maxEntry = 8 << 10
 )
 
 // sizeOf is at least the size of the record's entry.
 func sizeOf(r *record.Record) int {
-	n := fixedBytes + len(r.Tries)*tryBytes + numTexts*2 + len(r.ID) + len(r.Protocol) + len(r.TLS) + min(len(r.Method), maxMethod) + min(len(r.Host), maxHost) +
+	n := fixedBytes + len(r.Tries)*tryBytes + numTexts*2 + len(r.ID) + len(r.Protocol) + len(r.TLS) + min(len(r.Identity), maxHost) + min(len(r.Method), maxMethod) + min(len(r.Host), maxHost) +
 		min(len(r.Path), maxPath) + min(len(r.Agent), maxAgent) + min(len(r.Listener), maxName) + min(len(r.Route), maxName) +
 		min(len(r.Service), maxName) + min(len(r.Reason), maxReason)
 	for i := range r.Tries {
@@ -76,6 +76,7 @@ func appendEntry(dst []byte, r *record.Record, query bool) []byte {
 	putText(&w, r.ID, maxID)
 	putText(&w, r.Protocol, maxMethod)
 	putText(&w, r.TLS, maxMethod)
+	putText(&w, r.Identity, maxHost)
 	putText(&w, r.Method, maxMethod)
 	putText(&w, r.Host, maxHost)
 	if query && len(q) > 0 {
@@ -225,7 +226,7 @@ func next(entries []byte, rec *record.Record) []byte {
 		rec.Tries = append(rec.Tries, t)
 		rec.Endpoint = t.Endpoint
 	}
-	rec.ID, rec.Protocol, rec.TLS = r.text(), string(r.text()), string(r.text())
+	rec.ID, rec.Protocol, rec.TLS, rec.Identity = r.text(), string(r.text()), string(r.text()), string(r.text())
 	rec.Method, rec.Host, rec.Path, rec.Agent = r.text(), r.text(), r.text(), r.text()
 	rec.Listener, rec.Route, rec.Service, rec.Reason = string(r.text()), string(r.text()), string(r.text()), string(r.text())
 	for i := range rec.Tries {

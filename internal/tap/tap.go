@@ -59,6 +59,7 @@ type Event struct {
 	Path     string    `json:"path,omitempty"`
 	Protocol string    `json:"protocol"`
 	TLS      string    `json:"tls,omitempty"`
+	Identity string    `json:"identity,omitempty"`
 	Status   int       `json:"status"`
 	BytesIn  int64     `json:"bytes_in"`
 	BytesOut int64     `json:"bytes_out"`
@@ -117,7 +118,7 @@ func (m *Millis) UnmarshalJSON(data []byte) error {
 func EventOf(r *record.Record) Event {
 	e := Event{
 		Time: r.Start.UTC(), ID: string(r.ID), Client: r.Client.String(), Method: string(r.Method), Host: string(r.Host), Path: string(r.Path),
-		Protocol: r.Protocol, TLS: r.TLS, Status: r.Status, BytesIn: r.BytesIn, BytesOut: r.BytesOut,
+		Protocol: r.Protocol, TLS: r.TLS, Identity: r.Identity, Status: r.Status, BytesIn: r.BytesIn, BytesOut: r.BytesOut,
 		Duration: Millis(r.Duration), Received: Millis(r.Received), Answered: Millis(r.Answered), Upstream: Millis(r.Upstream),
 		Listener: r.Listener, Route: r.Route, Service: r.Service, Attempts: r.Attempts, Agent: string(r.Agent),
 	}
