@@ -36,6 +36,7 @@ var imports = map[string][]string{
 	"internal/record":     {},
 	"internal/session":    {},
 	"internal/sniff":      {},
+	"internal/trace":      {},
 	"internal/wait":       {},
 
 	// Configuration.
@@ -53,8 +54,8 @@ var imports = map[string][]string{
 	"internal/h2":        {"internal/h1"},
 	"internal/upstream":  {"internal/plan"},
 	"internal/tap":       {"internal/record"},
-	"internal/telemetry": {"internal/record"},
-	"internal/proxy":     {"internal/extauthz", "internal/h1", "internal/h2", "internal/loop", "internal/plan", "internal/record", "internal/session", "internal/sniff", "internal/telemetry", "internal/upstream"},
+	"internal/telemetry": {"internal/record", "internal/wait"},
+	"internal/proxy":     {"internal/extauthz", "internal/h1", "internal/h2", "internal/loop", "internal/plan", "internal/record", "internal/session", "internal/sniff", "internal/telemetry", "internal/trace", "internal/upstream"},
 	"internal/dataplane": {"internal/feed", "internal/memory", "internal/plan", "internal/procfs", "internal/proxy", "internal/record", "internal/tap", "internal/telemetry", "internal/upstream", "internal/wait"},
 
 	// Wiring and surface.
@@ -78,13 +79,13 @@ var imports = map[string][]string{
 }
 
 // pure packages give the same answer anywhere and at any time.
-var pure = []string{"internal/plan", "internal/translate", "internal/h1", "internal/h2", "internal/sniff", "internal/extauthz"}
+var pure = []string{"internal/plan", "internal/translate", "internal/h1", "internal/h2", "internal/sniff", "internal/extauthz", "internal/trace"}
 
 // dataPlane packages make up the data-plane process.
 var dataPlane = []string{
 	"internal/atomicfile", "internal/dataplane", "internal/extauthz", "internal/feed", "internal/h1", "internal/h2", "internal/loop",
 	"internal/memory", "internal/plan", "internal/procfs", "internal/proxy", "internal/record", "internal/session", "internal/sniff",
-	"internal/tap", "internal/telemetry", "internal/upstream", "internal/wait",
+	"internal/tap", "internal/telemetry", "internal/trace", "internal/upstream", "internal/wait",
 }
 
 // pkg is what `go list -json` says about a package.

@@ -5,6 +5,7 @@ go 1.27.0
 require (
 	github.com/envoyproxy/go-control-plane/envoy v1.37.0
 	github.com/spf13/cobra v1.10.2
+	go.opentelemetry.io/proto/otlp v1.10.0
 	go.yaml.in/yaml/v3 v3.0.6
 	golang.org/x/net v0.61.0
 	golang.org/x/sys v0.50.0

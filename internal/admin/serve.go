@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -156,8 +157,9 @@ func (s *Server) plan(w http.ResponseWriter, r *http.Request) {
 	reply(w, sum)
 }
 
-// withoutKey gives a part that may leave: a certificate without its key, and
-// settings without that of sessions.
+// withoutKey gives a part that may leave: a certificate without its key,
+// settings without that of sessions, and what collectors are told without the
+// values of header fields.
 func withoutKey(p *plan.Part) *plan.Part {
 	part := *p
 	switch {
@@ -169,6 +171,13 @@ func withoutKey(p *plan.Part) *plan.Part {
 		settings := *p.Settings
 		settings.SessionKey = nil
 		part.Settings = &settings
+	case p.Tracing != nil:
+		tracing := *p.Tracing
+		tracing.Headers = slices.Clone(tracing.Headers)
+		for i := range tracing.Headers {
+			tracing.Headers[i].Value = ""
+		}
+		part.Tracing = &tracing
 	}
 	return &part
 }

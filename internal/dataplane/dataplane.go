@@ -94,6 +94,7 @@ type dataPlane struct {
 	cfg      Config
 	logs     *telemetry.Log
 	hub      *telemetry.Hub
+	traces   *telemetry.Traces
 	seen     *tap.Hub // of single requests
 	proxy    *proxy.Proxy
 	table    *upstream.Table
@@ -121,6 +122,7 @@ func newDataPlane(ctx context.Context, cfg Config) (*dataPlane, error) {
 	d := &dataPlane{
 		cfg:     cfg,
 		logs:    telemetry.NewLog(cfg.Log, 0),
+		traces:  telemetry.NewTraces(cfg.Version, cfg.Say),
 		builder: plan.NewBuilder(),
 		parts:   map[plan.Key]*plan.Part{},
 		store:   feed.Store{Path: cfg.Store},
@@ -131,7 +133,7 @@ func newDataPlane(ctx context.Context, cfg Config) (*dataPlane, error) {
 	}
 	d.seen = tap.NewHub(runtime.GOMAXPROCS(0))
 	d.hub = telemetry.NewHub(telemetry.Config{
-		Version: cfg.Version, Process: "dataplane", Log: d.logs,
+		Version: cfg.Version, Process: "dataplane", Log: d.logs, Traces: d.traces,
 		Watch: func(post func(func()) error) func(*record.Record) { return d.seen.Attach(post).Emit },
 	})
 	var err error
@@ -160,7 +162,8 @@ func newDataPlane(ctx context.Context, cfg Config) (*dataPlane, error) {
 }
 
 // run starts every part and waits for all of them. The order of the end is:
-// stop taking plans, drain, stop the loops, write the last lines of the log.
+// stop taking plans, drain, stop the loops, write the last lines of the log and
+// send the last spans.
 func (d *dataPlane) run(ctx context.Context) error {
 	loopCtx, endLoops := context.WithCancel(context.WithoutCancel(ctx))
 	defer endLoops()
@@ -171,6 +174,7 @@ func (d *dataPlane) run(ctx context.Context) error {
 	failed, fail := context.WithCancel(ctx)
 	defer fail()
 	logs.Go(func() { logErr = d.logs.Run(logCtx) })
+	logs.Go(func() { d.traces.Run(logCtx) })
 	loops.Go(func() { loopErr = d.proxy.Run(loopCtx); fail() })
 
 	serveErrs := make(chan error, 2)
@@ -294,7 +298,9 @@ func (d *dataPlane) use(parts []plan.Part, removed []plan.Key) {
 // caller holds d.mu.
 func (d *dataPlane) bind() {
 	problems := slices.Clone(d.planProblems)
-	for _, p := range d.proxy.Use(d.plan, d.table.Use(d.plan)) {
+	up := d.table.Use(d.plan)
+	d.useTraces(d.plan, up)
+	for _, p := range d.proxy.Use(d.plan, up) {
 		problems = append(problems, plan.Problem{
 			Key:    plan.Key{Kind: plan.KindSocket, Name: p.Socket},
 			Reason: reasonNotUsable, Message: unusable(p.Err),
@@ -330,7 +336,11 @@ func (d *dataPlane) mend(ctx context.Context) {
 			return
 		case <-d.refresh:
 			d.mu.Lock()
-			d.proxy.Refresh(d.table.View())
+			up := d.table.View()
+			d.proxy.Refresh(up)
+			if d.plan != nil {
+				d.useTraces(d.plan, up)
+			}
 			d.mu.Unlock()
 		case <-d.broken:
 			retry.Reset(bindAgain)
@@ -418,7 +428,7 @@ func namesOf(keys []plan.Key) telemetry.Names {
 			n.Services = append(n.Services, k.Name)
 		case plan.KindSocket:
 			n.Sockets = append(n.Sockets, k.Name)
-		case plan.KindSettings, plan.KindListener, plan.KindCertificate:
+		case plan.KindSettings, plan.KindListener, plan.KindCertificate, plan.KindTracing:
 		}
 	}
 	return n

@@ -320,7 +320,7 @@ func (l *looseDelta) blame(err error) string {
 // whole says whether a part holds what its key says, and nothing else.
 func whole(p *plan.Part) bool {
 	set := 0
-	for _, is := range []bool{p.Settings != nil, p.Socket != nil, p.Listener != nil, p.Route != nil, p.Service != nil, p.Certificate != nil} {
+	for _, is := range []bool{p.Settings != nil, p.Socket != nil, p.Listener != nil, p.Route != nil, p.Service != nil, p.Certificate != nil, p.Tracing != nil} {
 		if is {
 			set++
 		}
@@ -341,6 +341,8 @@ func whole(p *plan.Part) bool {
 		return p.Service != nil
 	case plan.KindCertificate:
 		return p.Certificate != nil
+	case plan.KindTracing:
+		return p.Tracing != nil
 	}
 	return false
 }

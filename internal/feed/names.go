@@ -40,6 +40,7 @@ func (n names) share(p *plan.Part) {
 		for i := range p.Listener.Certificates {
 			n.of(&p.Listener.Certificates[i])
 		}
+		n.of(&p.Listener.Tracing)
 		shareTyped(n, &p.Listener.Protocol)
 	case p.Service != nil:
 		shareTyped(n, &p.Service.Protocol)

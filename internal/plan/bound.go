@@ -98,8 +98,9 @@ type BoundListener struct {
 	// Shows is the certificate that endpoints are shown; nil for none.
 	Shows *Certificate
 	// Auths are asked, in order, before a request's rule is looked for.
-	Auths  []*BoundAuth
-	Broken *Broken // if set, every request is this fault
+	Auths   []*BoundAuth
+	Tracing *BoundTracing // nil: requests are not traced
+	Broken  *Broken       // if set, every request is this fault
 
 	certs     []*Certificate
 	certNames hostIndex

@@ -18,8 +18,9 @@ type Builder struct {
 	routes    slotTable
 	listeners slotTable
 	ruleSlots slotPool
+	tracings  slotTable
 	users     [][]uint32     // by service slot: routes that name it, once for each time
-	asked     map[string]int // by service: how often listeners name it
+	asked     map[string]int // by service: how often listeners and tracings name it
 
 	sockets       map[string]*Socket
 	certificates  map[string]*Certificate
@@ -39,6 +40,7 @@ func NewBuilder() *Builder {
 		services:       slotTable{at: map[string]int{}},
 		routes:         slotTable{at: map[string]int{}},
 		listeners:      slotTable{at: map[string]int{}},
+		tracings:       slotTable{at: map[string]int{}},
 		sockets:        map[string]*Socket{},
 		certificates:   map[string]*Certificate{},
 		listenerParts:  map[string]*Listener{},
@@ -70,6 +72,7 @@ func (b *Builder) Apply(changes []Part, removed []Key) (*Plan, []Problem) {
 	b.routes.settle()
 	b.listeners.settle()
 	b.ruleSlots.settle()
+	b.tracings.settle()
 	c := &change{
 		routes: map[string]*Route{}, dirty: map[uint32]bool{}, listeners: map[string]bool{}, flipped: map[string]bool{},
 		certs: map[string]bool{}, sockets: map[string]bool{}, edits: map[string]map[string]map[string]*tableEdit{},
@@ -119,6 +122,9 @@ func (b *Builder) change(c *change, part Part, gone bool) {
 		set(b.certificates, key.Name, part.Certificate)
 		c.certs[key.Name] = true
 		gone = gone || part.Certificate != nil
+	case KindTracing:
+		b.changeTracing(c, key.Name, part.Tracing)
+		gone = gone || part.Tracing != nil && part.Tracing.clean()
 	}
 	b.setProblems(key, nil)
 	if !gone && !known(part) {
@@ -141,6 +147,8 @@ func known(p Part) bool {
 		return p.Service != nil
 	case KindCertificate:
 		return p.Certificate != nil
+	case KindTracing:
+		return p.Tracing != nil && p.Tracing.clean()
 	}
 	return false
 }
@@ -171,16 +179,22 @@ func (b *Builder) changeListener(c *change, name string, part *Listener) {
 	}
 	set(b.listenerParts, name, part)
 	// New references first, as in applyRoute.
-	part.eachService(func(service string) {
-		b.serviceSlot(service)
-		b.asked[service]++
-	})
-	old.eachService(func(service string) {
-		if b.asked[service]--; b.asked[service] == 0 {
-			delete(b.asked, service)
-		}
-		b.dropService(service, b.services.at[service])
-	})
+	part.eachService(func(service string) { b.ask(service) })
+	old.eachService(b.unask)
+}
+
+// ask gives the slot of a service that a listener or a tracing names.
+func (b *Builder) ask(service string) int {
+	b.asked[service]++
+	return b.serviceSlot(service)
+}
+
+// unask takes back what ask did.
+func (b *Builder) unask(service string) {
+	if b.asked[service]--; b.asked[service] == 0 {
+		delete(b.asked, service)
+	}
+	b.dropService(service, b.services.at[service])
 }
 
 func (b *Builder) changeService(c *change, name string, part *Service) {

@@ -78,6 +78,10 @@ func (b *Builder) buildListener(name string, slot int) *BoundListener {
 	l := &BoundListener{
 		Name: name, Index: slot, Protocol: part.Protocol, Hostname: host,
 		Passthrough: part.Protocol == TLS && part.Passthrough,
+		Tracing:     b.tracingOf(part.Tracing),
+	}
+	if part.Tracing != "" && l.Tracing == nil {
+		problems = append(problems, Problem{Key: key, Reason: TracingAbsent, Message: fmt.Sprintf("tracing %s does not exist", part.Tracing)})
 	}
 	b.guardListener(l, part)
 	certs := make([]*Certificate, 0, len(part.Certificates))

@@ -27,6 +27,7 @@ const (
 	KindRoute       Kind = "route"
 	KindService     Kind = "service"
 	KindCertificate Kind = "certificate"
+	KindTracing     Kind = "tracing"
 )
 
 // Key names a part for its whole life. Name is unique within Kind.
@@ -46,6 +47,7 @@ type Part struct {
 	Route       *Route       `json:"route,omitempty"`
 	Service     *Service     `json:"service,omitempty"`
 	Certificate *Certificate `json:"certificate,omitempty"`
+	Tracing     *Tracing     `json:"tracing,omitempty"`
 }
 
 // Settings are the limits and habits of one data plane. There is one, named
@@ -153,6 +155,8 @@ type Listener struct {
 	// Shows is the name of a Certificate key: an endpoint that is spoken to under
 	// TLS and asks who connects is shown it.
 	Shows string `json:"shows,omitempty"`
+	// Tracing is the name of a Tracing key; empty: requests are not traced.
+	Tracing string `json:"tracing,omitempty"`
 	// Filters are done to a request before its rule is looked for. Those of an HTTP
 	// listener can be Auth.
 	Filters []Filter `json:"filters,omitempty"`

@@ -40,6 +40,7 @@ type Plan struct {
 	services     []*Service
 	serviceNames []string
 	ruleSlots    int
+	tracings     []*BoundTracing // by slot
 }
 
 // Settings are the data plane's settings with defaults filled in. Never nil.

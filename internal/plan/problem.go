@@ -22,6 +22,7 @@ const (
 	ListenerAbsent    = "ListenerAbsent"
 	CertificateAbsent = "CertificateAbsent"
 	SocketAbsent      = "SocketAbsent"
+	TracingAbsent     = "TracingAbsent"
 	ListenerConflict  = "ListenerConflict" // same socket and hostname, or another protocol
 	PartInvalid       = "PartInvalid"
 )

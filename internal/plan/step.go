@@ -77,7 +77,7 @@ func compileSteps(filters []Filter) ([]Step, bool) {
 			steps = append(steps, Step{Kind: StepCORS, CORS: cors})
 		case f.Mirror != nil:
 			m := f.Mirror
-			steps = append(steps, Step{Kind: StepMirror, Mirror: &BoundMirror{ServiceName: m.Service, num: uint64(m.Num), den: uint64(m.Den)}})
+			steps = append(steps, Step{Kind: StepMirror, Mirror: &BoundMirror{ServiceName: m.Service, Share: Share{m.Num, m.Den}}})
 		case f.Auth != nil:
 			steps = append(steps, Step{Kind: StepAuth, Auth: newBoundAuth(f.Auth)})
 		default:

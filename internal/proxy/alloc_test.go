@@ -66,11 +66,16 @@ func TestNoAllocationsPerRequest(t *testing.T) {
 		request      string
 		answer, ends []byte
 		mode         plan.LogMode
+		tracing      *plan.Tracing
 	}{
-		{"GET", "GET /cart?x=1" + head + "\r\n", full, []byte("x\n"), plan.LogOff},
-		{"GET, logged", "GET /cart?x=1" + head + "\r\n", full, []byte("x\n"), plan.LogOn},
-		{"POST", "POST /cart" + head + "content-length: 2\r\n\r\n\r\n", full, []byte("x\n"), plan.LogOff},
-		{"chunked both ways", "POST /cart" + head + "transfer-encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n", chunked, []byte("0\r\n\r\n"), plan.LogOff},
+		{"GET", "GET /cart?x=1" + head + "\r\n", full, []byte("x\n"), plan.LogOff, nil},
+		{"GET, logged", "GET /cart?x=1" + head + "\r\n", full, []byte("x\n"), plan.LogOn, nil},
+		{"POST", "POST /cart" + head + "content-length: 2\r\n\r\n\r\n", full, []byte("x\n"), plan.LogOff, nil},
+		{"chunked both ways", "POST /cart" + head + "transfer-encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n", chunked, []byte("0\r\n\r\n"), plan.LogOff, nil},
+		{"GET, traced", "GET /cart?x=1" + head + "traceparent: 00-" + traceID + "-" + parentID + "-00\r\n\r\n", full, []byte("x\n"), plan.LogOn,
+			&plan.Tracing{Sampling: plan.Share{Num: 0, Den: 1}, Errors: true, Parents: plan.ParentsAll, B3: true}},
+		{"GET, sampled", "GET /cart?x=1" + head + "\r\n", full, []byte("x\n"), plan.LogOff,
+			&plan.Tracing{Sampling: plan.Share{Num: 9, Den: 10}, Attributes: []plan.TraceAttribute{{Name: "long", Literal: strings.Repeat("x", 1024)}, {Name: "a", Header: "accept"}}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -80,7 +85,10 @@ func TestNoAllocationsPerRequest(t *testing.T) {
 			defer ln.Close()
 			r := all(plan.Backend{Service: "s", Weight: 1}, plan.Backend{Service: "s", Weight: 2})
 			r.Filters = []plan.Filter{{RequestHeaders: &plan.HeaderEdit{Set: []plan.Header{{Name: "x-set", Value: "1"}}, Remove: []string{"x-gone"}}}}
-			g := start(t, 1, route("r", r), service("s", ln.Addr().String()), settings(plan.Settings{AccessLog: plan.AccessLog{Mode: c.mode}}))
+			g := startWith(t, 1, deadEnd(t), route("r", r), service("s", ln.Addr().String()), settings(plan.Settings{AccessLog: plan.AccessLog{Mode: c.mode}}))
+			if c.tracing != nil {
+				g.trace(*c.tracing)
+			}
 			g.log.grow(32 << 20)
 			client := descriptor(t, g.dial().Conn)
 			defer unix.Close(client.fd)

@@ -35,6 +35,9 @@ func (x *exchange) onHead(end bool) bool {
 	x.rec.Upstream = time.Duration(now - x.attempt)
 	x.s.endpoint().Answered(w.loop.Now(), now-x.attempt)
 	x.tryAnswered(now, resp.Status)
+	if x.tracing != nil {
+		x.traceAnswer()
+	}
 	if r := x.rule.Retry; retried(r, resp.Status) && x.again() {
 		x.pause(x.s.spare() && x.down.whole())
 		return false

@@ -227,6 +227,9 @@ func (x *exchange) emit() clientSide {
 	tryOver(&x.rec)
 	w.tel.RequestsActive--
 	w.tel.Emit(&x.rec)
+	if x.tracing != nil {
+		x.traceEnds()
+	}
 	w.recycle(x)
 	return down
 }

@@ -10,6 +10,7 @@ import (
 	"windrose.dev/windrose/internal/loop"
 	"windrose.dev/windrose/internal/plan"
 	"windrose.dev/windrose/internal/record"
+	"windrose.dev/windrose/internal/trace"
 	"windrose.dev/windrose/internal/upstream"
 )
 
@@ -62,9 +63,15 @@ type exchange struct {
 	grpc       bool       // faults are told in gRPC's way
 	chunked    bool       // the request's body, towards an HTTP/1 endpoint
 
-	cors      *plan.BoundCORS // the rule's filter
-	origin    []byte          // of the page that asks, if the filter allows it
-	preflight bool            // the request is one
+	cors    *plan.BoundCORS    // the rule's filter
+	tracing *plan.BoundTracing // of the listener; nil: nobody traces
+	spanAt  [traceParts]int    // in sent, where the span's id stands; 0 nowhere
+	b3      trace.Form         // in which the request came
+	state   bool               // tracestate goes on
+	newID   bool               // the request's id is windrose's own
+
+	origin    []byte // of the page that asks, if the filter allows it
+	preflight bool   // the request is one
 
 	asks    lane // the request's body, while it is large and passes the process by
 	answers lane // and the answer's
@@ -124,8 +131,10 @@ func (x *exchange) reset() {
 	clear(tried[:cap(tried)])
 	clear(x.rec.Tries)
 	tries := x.rec.Tries[:0]
+	clear(x.rec.Trace.Tags)
+	tags := x.rec.Trace.Tags[:0]
 	*x = exchange{w: w, timer: timer, meta: meta, tried: tried}
-	x.rec.Tries = tries
+	x.rec.Tries, x.rec.Trace.Tags = tries, tags
 }
 
 // begin starts the request in w.req, whose first byte came at begun. It says
@@ -263,6 +272,9 @@ func (x *exchange) resolve() bool {
 		return false
 	}
 	x.listener, x.rec.Listener = listener, listener.Name
+	if t := listener.Tracing; t != nil {
+		x.traceBegins(t)
+	}
 	if listener.Broken != nil {
 		x.failStatus(record.RuleBroken, listener.Broken.Status, listener.Broken.Reason)
 		return false

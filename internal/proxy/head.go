@@ -25,6 +25,7 @@ func (x *exchange) remember() {
 		m = append(m, given...)
 	} else {
 		m = x.w.ids.Append(m)
+		x.newID = true
 	}
 	id := len(m)
 	m = append(m, req.Method...)
@@ -129,7 +130,7 @@ func (x *exchange) appendRequest(dst []byte, steps [2][]plan.Step) []byte {
 		default:
 			continue // hop by hop, framing, Host and what is written below
 		}
-		if x.pretends(f.Name) || x.ws != nil && h1.EqualFold(f.Name, keyName) {
+		if x.pretends(f.Name) || x.tracing != nil && x.traces(f.Name) || x.ws != nil && h1.EqualFold(f.Name, keyName) {
 			continue
 		}
 		if edits(steps, plan.StepRequestHeaders) && dropped(steps, plan.StepRequestHeaders, f.Name) {
@@ -143,6 +144,9 @@ func (x *exchange) appendRequest(dst []byte, steps [2][]plan.Step) []byte {
 		dst = h1.AppendField(dst, certHeader, id.header)
 	}
 	dst = h1.AppendField(dst, "x-request-id", x.rec.ID)
+	if x.tracing != nil {
+		dst = x.appendTrace(dst, steps)
+	}
 	eachEdit(steps, plan.StepRequestHeaders, func(name, value []byte) { dst = h1.AppendField(dst, name, value) })
 	return x.appendRequestEnd(dst)
 }

@@ -62,6 +62,12 @@ func (x *exchange) copyTo(m *plan.BoundMirror) *exchange {
 	if x.steps != nil { // not the backend's: that is another service
 		y.steps = &[2][]plan.Step{x.steps[0]}
 	}
+	if x.tracing != nil {
+		// The copy is below the request's own span: it has none itself.
+		y.tracing, y.b3, y.state = x.tracing, x.b3, x.state
+		y.rec.Trace = x.rec.Trace
+		y.rec.Trace.Tags = nil
+	}
 	y.sent = y.appendRequest(x.w.loop.Buffers.Take(4<<10), y.filters())
 	y.rec.ID = nil // it is x's
 	y.headLen = len(y.sent)

@@ -78,6 +78,7 @@ type view struct {
 	settings *plan.Settings
 	sealer   *session.Sealer // of sessions' tokens; nil without a key
 	draining bool
+	tracing  []*tracing // by slot of the plan's Tracings
 }
 
 // socket is one bound address, over all loops.
@@ -161,7 +162,8 @@ func (p *Proxy) Use(next *plan.Plan, up *upstream.View) []Problem {
 		}
 		begin = append(begin, accept)
 	}
-	v := &view{plan: next, up: up, settings: next.Settings(), draining: p.view.Load().draining}
+	was := p.view.Load()
+	v := &view{plan: next, up: up, settings: next.Settings(), draining: was.draining, tracing: tracings(next, was.tracing)}
 	if sealer, err := session.New(v.settings.SessionKey); err == nil {
 		v.sealer = sealer
 	}
@@ -191,7 +193,7 @@ func (p *Proxy) Use(next *plan.Plan, up *upstream.View) []Problem {
 // Refresh takes up a new upstream view of the plan in use.
 func (p *Proxy) Refresh(up *upstream.View) {
 	old := p.view.Load()
-	v := &view{plan: old.plan, up: up, settings: old.settings, sealer: old.sealer, draining: old.draining}
+	v := &view{plan: old.plan, up: up, settings: old.settings, sealer: old.sealer, draining: old.draining, tracing: old.tracing}
 	p.view.Store(v)
 	p.everywhere(func(w *worker) { w.use(v) })
 }

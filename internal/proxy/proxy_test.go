@@ -47,9 +47,15 @@ func freeAddr(tb testing.TB) netip.AddrPort {
 // start runs a gateway with one HTTP listener and the given parts.
 func start(tb testing.TB, loops int, parts ...plan.Part) *gateway {
 	tb.Helper()
+	return startWith(tb, loops, nil, parts...)
+}
+
+// startWith is start with a way for spans.
+func startWith(tb testing.TB, loops int, traces *telemetry.Traces, parts ...plan.Part) *gateway {
+	tb.Helper()
 	g := &gateway{t: tb, builder: plan.NewBuilder(), log: &lockedBuffer{}}
 	logs := telemetry.NewLog(g.log, 0)
-	hub := telemetry.NewHub(telemetry.Config{Log: logs})
+	hub := telemetry.NewHub(telemetry.Config{Log: logs, Traces: traces})
 	p, err := proxy.New(proxy.Config{Loops: loops, Hub: hub, Log: func(m string, args ...any) { tb.Log(append([]any{m}, args...)...) }})
 	if err != nil {
 		tb.Fatal(err)

@@ -21,6 +21,9 @@ func (x *exchange) since(moment int64) time.Duration {
 func (x *exchange) tryBegins(e *upstream.Endpoint) {
 	t := x.rec.Try()
 	t.Service, t.Endpoint, t.Begun = x.backend.ServiceName, e.Addr, x.since(x.attempt)
+	if x.tracing != nil && !x.shadow {
+		x.tryTraced()
+	}
 }
 
 // tryStands notes that the attempt has a connection that was there before.

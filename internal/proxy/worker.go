@@ -61,10 +61,12 @@ type worker struct {
 	clients clientList
 	streams streamList
 	udp     []*udpSide
-	spliced uint64       // bytes of streams that never came to the process
-	flush   loop.Timer   // of the access log
-	shaken  int          // TLS handshakes
-	held    atomic.Int64 // connections of clients, those on their way here included; others look at it
+	spliced uint64              // bytes of streams that never came to the process
+	flush   loop.Timer          // of the access log and spans
+	tracers []*telemetry.Tracer // by slot of the plan's Tracings
+	traced  []string            // their names
+	shaken  int                 // TLS handshakes
+	held    atomic.Int64        // connections of clients, those on their way here included; others look at it
 }
 
 // churnHandshakes is how many TLS handshakes are worth a word to Config.Churn:
@@ -172,6 +174,7 @@ func (w *worker) use(v *view) {
 	w.view = v
 	w.recheck(old.plan, v.plan)
 	log := v.settings.AccessLog
+	w.useTracers()
 	w.tel.Use(telemetry.Logging{Mode: telemetry.LogMode(log.Mode), Every: log.Every})
 	for e, list := range w.h2pools {
 		if e.Gone() {

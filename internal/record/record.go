@@ -256,6 +256,7 @@ type Attempt struct {
 	Status    int           // of the answer; 0 if none came
 	Fault     Flag          // why the attempt failed; 0 if it did not
 	Reason    string        // a few words; "" without a fault
+	Span      [8]byte       // of the attempt, if the request has a Trace
 }
 
 // Record is what became of one request. Byte slices and Tries are only valid
@@ -275,6 +276,7 @@ type Record struct {
 	Upstream time.Duration
 
 	ID     []byte // x-request-id
+	Trace  Trace  // the zero Trace where nobody traces
 	Client netip.AddrPort
 	// Protocol is "HTTP/1.0", "HTTP/1.1" or "HTTP/2"; or "TCP", "TLS" or "UDP" for a
 	// connection or flow whose bytes nobody looks at: that has no method, path and

@@ -192,6 +192,14 @@ var families = []family{
 		show:   (*Hub).showHandshakes,
 	},
 	{
+		Metric: Metric{
+			"windrose_trace_spans_total", Counter,
+			"Spans of traced requests: exported to a collector; lost because it was too slow (queue) or not reached (collector); or refused by it.",
+			[]string{"result"},
+		},
+		show: (*Hub).showSpans,
+	},
+	{
 		Metric: Metric{"windrose_tunnels_active", Gauge, "Upgraded connections, such as WebSockets.", nil},
 		show:   func(h *Hub, p *Page) { c, _ := h.sum(); p.Count(gauge(c.TunnelsActive)) },
 	},
@@ -279,6 +287,15 @@ func (h *Hub) showMirrors(p *Page) {
 	p.Count(c.MirrorsAnswered, "answered")
 	p.Count(c.MirrorsFailed, "failed")
 	p.Count(c.MirrorsDropped, "dropped")
+}
+
+func (h *Hub) showSpans(p *Page) {
+	_, f := h.sum()
+	n := h.config.Traces.counts()
+	p.Count(n.sent, "exported")
+	p.Count(f.spansDropped, "queue")
+	p.Count(n.failed, "collector")
+	p.Count(n.refused, "refused")
 }
 
 func (h *Hub) showPlanTime(p *Page) {

@@ -25,10 +25,11 @@ const (
 
 // Config configures a Hub.
 type Config struct {
-	Version   string // of windrose, for windrose_build_info
-	Process   string // value of the label "process", by which Merge's pages differ
-	MaxSeries int    // series of routes and services together; 0 is 20,000
-	Log       *Log   // nil: no access log
+	Version   string  // of windrose, for windrose_build_info
+	Process   string  // value of the label "process", by which Merge's pages differ
+	MaxSeries int     // series of routes and services together; 0 is 20,000
+	Log       *Log    // nil: no access log
+	Traces    *Traces // nil: no spans
 	// Watch, if set, is called for each loop that is attached, with its post, and
 	// gives the loop's Watch.
 	Watch func(post func(func()) error) func(*record.Record)
@@ -110,7 +111,7 @@ func NewHub(config Config) *Hub {
 // loop, in the order of the calls; it may be called from any goroutine, must not
 // block, and returns an error where the function will not run.
 func (h *Hub) Attach(post func(func()) error) *Loop {
-	l := newLoop(h.config.Log)
+	l := newLoop(h.config.Log, h.config.Traces)
 	if h.config.Watch != nil {
 		l.Watch = h.config.Watch(post)
 	}
@@ -379,6 +380,7 @@ func (f *fixed) add(o *fixed) {
 	f.bytesOut += o.bytesOut
 	f.retries += o.retries
 	f.dropped += o.dropped
+	f.spansDropped += o.spansDropped
 	f.turns.add(&o.turns)
 }
 

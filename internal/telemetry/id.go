@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	crand "crypto/rand"
+	"encoding/binary"
 	"math/rand/v2"
 )
 
@@ -26,6 +27,23 @@ func NewIDs() *IDs {
 func (g *IDs) Append(dst []byte) []byte {
 	dst = appendHex(dst, g.random.Uint64())
 	return appendHex(dst, g.random.Uint64())
+}
+
+// Trace makes a trace's id.
+func (g *IDs) Trace() (id [16]byte) {
+	for id == [16]byte{} {
+		binary.LittleEndian.PutUint64(id[:8], g.random.Uint64())
+		binary.LittleEndian.PutUint64(id[8:], g.random.Uint64())
+	}
+	return id
+}
+
+// Span makes a span's id.
+func (g *IDs) Span() (id [8]byte) {
+	for id == [8]byte{} {
+		binary.LittleEndian.PutUint64(id[:], g.random.Uint64())
+	}
+	return id
 }
 
 func appendHex(dst []byte, v uint64) []byte {

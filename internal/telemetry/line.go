@@ -61,6 +61,9 @@ func appendLine(dst []byte, r *record.Record, s *stamp) []byte {
 	dst = s.append(dst, r.Start)
 	dst = append(dst, '"')
 	dst = field(dst, `,"id":`, r.ID, maxID)
+	if r.Trace.Traced() {
+		dst = append(hex(append(dst, `,"trace_id":"`...), r.Trace.ID[:]), '"')
+	}
 	dst = addr(dst, `,"client":`, r.Client)
 	dst = field(dst, `,"method":`, r.Method, maxMethod)
 	dst = field(dst, `,"host":`, r.Host, maxHost)

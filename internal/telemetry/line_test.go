@@ -26,6 +26,7 @@ func full() *record.Record {
 		Endpoint: netip.MustParseAddrPort("[2001:db8::1]:8080"), Attempts: 2,
 		Status: 504, BytesIn: 10, BytesOut: 1024,
 		Fault: record.BackendTimeout, Reason: "default/shop:80 gave no answer within 1s",
+		Trace: record.Trace{ID: [16]byte{1, 15: 2}},
 	}
 }
 
@@ -54,7 +55,7 @@ func TestLineHasEveryField(t *testing.T) {
 		"listener": "Gateway/default/edge/https", "route": "HTTPRoute/default/shop", "rule": 2.0,
 		"service": "default/shop:80", "endpoint": "[2001:db8::1]:8080", "attempts": 2.0, "agent": "curl/8.9",
 		"fault": "backend-timeout", "side": "upstream", "reason": "default/shop:80 gave no answer within 1s",
-		"mend": record.BackendTimeout.Mend(),
+		"mend": record.BackendTimeout.Mend(), "trace_id": "01000000000000000000000000000002",
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %v\nwant %v", got, want)

@@ -140,14 +140,24 @@ func (l *Loop) write(r *record.Record) {
 	l.lines.text = appendLine(l.lines.text, r, &l.stamp)
 	l.lines.n++
 	if len(l.lines.text) >= flushBytes {
-		l.Flush()
+		l.flushLog()
 	}
 }
 
-// Tick flushes lines that have waited long enough. The event loop calls it at
-// the end of each turn; it returns how long until it must be called again, 0 if
-// nothing waits.
+// Tick flushes lines and spans that have waited long enough. The event loop calls
+// it at the end of each turn; it returns how long until it must be called again,
+// 0 if nothing waits.
 func (l *Loop) Tick(now time.Time) time.Duration {
+	next := l.tickLog(now)
+	for _, t := range l.tracers {
+		if wait := t.tick(now); wait > 0 && (next == 0 || wait < next) {
+			next = wait
+		}
+	}
+	return next
+}
+
+func (l *Loop) tickLog(now time.Time) time.Duration {
 	if l.lines.n == 0 {
 		return 0
 	}
@@ -157,12 +167,20 @@ func (l *Loop) Tick(now time.Time) time.Duration {
 	if wait := l.deadline.Sub(now); wait > 0 {
 		return wait
 	}
-	l.Flush()
+	l.flushLog()
 	return 0
 }
 
-// Flush hands the lines to the writer. The event loop calls it before it ends.
+// Flush hands over lines and spans. The event loop calls it before it ends.
 func (l *Loop) Flush() {
+	l.flushLog()
+	for _, t := range l.tracers {
+		t.flush()
+	}
+}
+
+// flushLog hands the lines to the writer.
+func (l *Loop) flushLog() {
 	l.deadline = time.Time{}
 	if l.lines.n == 0 {
 		return

@@ -64,23 +64,26 @@ type Loop struct {
 	lines    *lines
 	deadline time.Time // when lines must be flushed; zero: not set yet
 	stamp    stamp
+	traces   *Traces // nil: no spans
+	tracers  []*Tracer
 }
 
 // fixed are the counters of a loop whose number does not depend on the plan.
 // They only grow, so a fold copies them.
 type fixed struct {
-	faults     [numFlags]uint64
-	handshakes [numHandshakes]uint64
-	bytesIn    uint64
-	bytesOut   uint64
-	retries    uint64
-	turns      histogram
-	dropped    uint64 // lines of the access log
+	faults       [numFlags]uint64
+	handshakes   [numHandshakes]uint64
+	bytesIn      uint64
+	bytesOut     uint64
+	retries      uint64
+	turns        histogram
+	dropped      uint64 // lines of the access log
+	spansDropped uint64 // spans that found no room in the queue
 }
 
 // newLoop makes a Loop that writes its lines to log, which may be nil.
-func newLoop(log *Log) *Loop {
-	return &Loop{sockets: make(map[string]*Socket), log: log, lines: new(lines)}
+func newLoop(log *Log, traces *Traces) *Loop {
+	return &Loop{sockets: make(map[string]*Socket), log: log, traces: traces, lines: new(lines)}
 }
 
 // Use sets which requests are logged. The event loop calls it when it takes up
