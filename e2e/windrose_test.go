@@ -90,6 +90,7 @@ type windrose struct {
 
 	program string              // what is run; "" for the binary under test
 	more    []string            // further arguments of up
+	log     string              // file for what it writes to stdout, the access log; "" for one beside the config
 	dir     string              // working directory; "" for that of the test
 	user    *syscall.Credential // who runs it; nil for whoever runs the test
 
@@ -135,7 +136,7 @@ func (w *windrose) start() {
 	}, w.more...)...)
 	w.cmd.Dir = w.dir
 	w.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: w.user}
-	out, err := os.OpenFile(filepath.Join(w.config, "..", "stdout"), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o644)
+	out, err := os.OpenFile(cmp.Or(w.log, filepath.Join(w.config, "..", "stdout")), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o644)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -61,6 +61,9 @@ const (
 	patience = time.Second
 	// saveAfter gathers changes before the plan is stored again.
 	saveAfter = 500 * time.Millisecond
+	// saveAgain is when the plan is stored that could not be, for want of room on
+	// the disk as it may be.
+	saveAgain = 5 * time.Second
 	// bindAgain is how often a socket that could not be bound is tried again.
 	bindAgain = 2 * time.Second
 	// trimAfter is how long after a change memory is given back to the system.
@@ -368,15 +371,25 @@ func (d *dataPlane) bindAgain() {
 // keep stores the plan and gives memory back, a while after changes.
 func (d *dataPlane) keep(ctx context.Context) {
 	var trimmed time.Time
+	var again <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-again:
+			again = nil
+			if !d.save() {
+				again = time.After(saveAgain)
+			}
+			continue
 		case <-d.changed:
 			if !wait.Sleep(ctx, saveAfter) {
 				return
 			}
-			d.save()
+			again = nil
+			if !d.save() {
+				again = time.After(saveAgain)
+			}
 		case <-d.churned:
 			// While connections keep coming there is always garbage: it is taken away
 			// once in a while, not all the time.
@@ -394,9 +407,10 @@ func (d *dataPlane) keep(ctx context.Context) {
 	}
 }
 
-func (d *dataPlane) save() {
+// save stores the plan; it says whether that is done.
+func (d *dataPlane) save() bool {
 	if d.store.Path == "" {
-		return
+		return true
 	}
 	d.mu.Lock()
 	parts := make([]*plan.Part, 0, len(d.parts))
@@ -405,8 +419,10 @@ func (d *dataPlane) save() {
 	}
 	d.mu.Unlock()
 	if err := d.store.Save(parts); err != nil {
-		d.cfg.Say("cannot store the plan", "error", err)
+		d.cfg.Say("cannot store the plan: after a restart windrose begins with an older one", "error", err, "retry", saveAgain)
+		return false
 	}
+	return true
 }
 
 func partKeys(parts []plan.Part) []plan.Key {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"time"
@@ -30,6 +32,7 @@ func (d *dataPlane) serve(ctx context.Context, addr string, h http.Handler) erro
 	server := &http.Server{
 		Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
 		WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
+		ErrorLog: log.New(io.Discard, "", 0), // who scrapes sees it, and nobody else needs to
 	}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()

@@ -69,6 +69,7 @@ func (l *Loop) Adopt(c *Conn, fd int, h Handler) error {
 		return err
 	}
 	c.id = id
+	l.cfg.Files.add(1)
 	return nil
 }
 
@@ -77,6 +78,10 @@ func (l *Loop) Adopt(c *Conn, fd int, h Handler) error {
 // time it may take is the caller's to bound.
 func (l *Loop) Dial(c *Conn, addr netip.AddrPort, h Handler) error {
 	sa, family := sockaddr(addr)
+	if err := l.cfg.Files.room(1); err != nil {
+		c.fd = -1
+		return fmt.Errorf("open socket: %w", err)
+	}
 	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		c.fd = -1
@@ -331,6 +336,7 @@ func (c *Conn) release() {
 // forget ends c without its descriptor.
 func (c *Conn) forget() {
 	c.fd = -1
+	c.loop.cfg.Files.add(-1)
 	c.loop.unregister(c.id)
 	c.loop.Buffers.Give(c.out)
 	c.out, c.sent = nil, 0

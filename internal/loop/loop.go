@@ -45,6 +45,8 @@ type Config struct {
 	// End, if set, is called on the loop when it ends, before what is still
 	// registered is closed.
 	End func()
+	// Files, if set, bounds the descriptors of loops that share it.
+	Files *Files
 	// Panicked, if set, is told of a panic in a handler or posted function; the
 	// connection it happened on is closed. Without it the panic goes on.
 	Panicked func(v any)

@@ -54,7 +54,7 @@ func (l *Loop) TakePipe() *Pipe {
 		l.pipes.free = l.pipes.free[:n-1]
 		return p
 	}
-	if l.pipes.open >= maxPipes {
+	if l.pipes.open >= maxPipes || l.cfg.Files.room(2) != nil {
 		return nil
 	}
 	var fds [2]int
@@ -67,6 +67,7 @@ func (l *Loop) TakePipe() *Pipe {
 		size, err = unix.FcntlInt(uintptr(fds[1]), unix.F_GETPIPE_SZ, 0)
 	}
 	l.pipes.open++
+	l.cfg.Files.add(2)
 	p := &Pipe{r: fds[0], w: fds[1]}
 	if err != nil || size < leastPipe {
 		l.closePipe(p)
@@ -91,6 +92,7 @@ func (l *Loop) closePipe(p *Pipe) {
 	unix.Close(p.r)
 	unix.Close(p.w)
 	l.pipes.open--
+	l.cfg.Files.add(-2)
 }
 
 // SpliceTo moves what c has to read, most bytes of it, into p, which must be

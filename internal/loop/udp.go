@@ -107,6 +107,9 @@ func (l *Loop) ListenUDP(u *UDP, fd int, h UDPHandler) error {
 func (l *Loop) DialUDP(u *UDP, addr netip.AddrPort, h UDPHandler) error {
 	sa, family := sockaddr(addr)
 	*u = UDP{loop: l, h: h, fd: -1, six: family == unix.AF_INET6}
+	if err := l.cfg.Files.room(1); err != nil {
+		return fmt.Errorf("open socket: %w", err)
+	}
 	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open socket: %w", err)
@@ -129,6 +132,7 @@ func (u *UDP) register() error {
 		return err
 	}
 	u.id = id
+	u.loop.cfg.Files.add(1)
 	if u.loop.grams == nil {
 		u.loop.grams = newDatagrams()
 	}
@@ -145,6 +149,7 @@ func (u *UDP) Close() {
 	}
 	unix.Close(u.fd)
 	u.fd = -1
+	u.loop.cfg.Files.add(-1)
 	u.loop.unregister(u.id)
 	u.h = nil
 }

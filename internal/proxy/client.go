@@ -648,6 +648,9 @@ func (c *client) expired() {
 	case multiplexed:
 		c.h2.expired()
 	default:
+		if c.phase == idle && !c.served {
+			c.w.tel.CutSlow++
+		}
 		c.close()
 	}
 }

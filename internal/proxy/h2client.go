@@ -302,6 +302,7 @@ func (m *h2client) drained() {
 // fail sends the codec's last word and ends the connection.
 func (m *h2client) fail() {
 	m.failed = true
+	m.c.w.tel.CutProtocol++
 	m.streams.each(func(s *h2stream) {
 		if s.x != nil {
 			s.x.clientLost()
@@ -359,7 +360,10 @@ func (m *h2client) expired() {
 	slow := m.partial != 0 && now >= m.partial+int64(settings.HeaderTimeout)
 	idle := m.streams.n == 0 && now >= m.active+int64(settings.IdleTimeout)
 	switch {
-	case m.failed, !m.h.Standing(), slow:
+	case m.failed:
+		c.close()
+	case !m.h.Standing(), slow:
+		w.tel.CutSlow++
 		c.close()
 	case m.soon != 0 && now >= m.soon, idle:
 		m.h.Goaway(h2.NoError)

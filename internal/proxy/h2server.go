@@ -74,7 +74,7 @@ func (w *worker) connectH2(x *exchange, e *upstream.Endpoint) (serverSide, error
 	}
 	s := &h2server{w: w, point: e, h: h2.NewClient(w.h2scratch)}
 	s.timer.F = s.expired
-	if err := w.loop.Dial(&s.conn, e.Addr, s); err != nil {
+	if err := w.dial(&s.conn, e.Addr, s); err != nil {
 		w.tel.UpstreamFailed++
 		return nil, err
 	}

@@ -65,6 +65,7 @@ type Proxy struct {
 	certs      certificates
 	conns      atomic.Int64 // of clients, over all loops
 	most       int          // of conns, whatever is configured
+	files      *loop.Files
 
 	mu      sync.Mutex // guards sockets
 	sockets map[string]*socket
@@ -103,7 +104,9 @@ type Problem struct {
 
 // New makes a proxy and its event loops; Run runs them.
 func New(cfg Config) (*Proxy, error) {
-	p := &Proxy{cfg: cfg, sockets: map[string]*socket{}, fatal: make(chan error, cfg.Loops), most: mostClients()}
+	p := &Proxy{cfg: cfg, sockets: map[string]*socket{}, fatal: make(chan error, cfg.Loops)}
+	all, clients := mostFiles()
+	p.most, p.files = clients, loop.NewFiles(all)
 	p.handshakes = loop.NewHandshakes(max(cfg.Loops, 1), 4096)
 	p.outward = loop.NewHandshakes(max(cfg.Loops, 1), 4096)
 	empty, _ := plan.NewBuilder().Apply(nil, nil)

@@ -101,7 +101,7 @@ func (w *worker) connect(x *exchange, e *upstream.Endpoint) (serverSide, error) 
 	}
 	s := &server{w: w, point: e, x: x}
 	s.timer.F = s.expired
-	if err := w.loop.Dial(&s.conn, e.Addr, s); err != nil {
+	if err := w.dial(&s.conn, e.Addr, s); err != nil {
 		w.tel.UpstreamFailed++
 		return nil, err
 	}

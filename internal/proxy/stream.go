@@ -173,7 +173,7 @@ func (st *stream) connect() {
 		t := st.rec.Try()
 		t.Service, t.Endpoint, t.Begun = st.service.Name, e.Addr, st.since(st.attempt)
 		st.up = &loop.Conn{}
-		err := w.loop.Dial(st.up, e.Addr, (*streamUp)(st))
+		err := w.dial(st.up, e.Addr, (*streamUp)(st))
 		if err == nil {
 			if st.veiled = e.TLS != nil; st.veiled {
 				st.up.StartTLSClient(e.TLS, w.proxy.outward)

@@ -3,6 +3,7 @@ package proxy
 import (
 	"math"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -92,7 +93,7 @@ func newWorker(p *Proxy, start time.Time) (*worker, error) {
 		pools: map[*upstream.Endpoint]*pool{}, h2pools: map[*upstream.Endpoint][]*h2server{},
 	}
 	l, err := loop.New(loop.Config{
-		Start: start, Turn: w.turn, End: w.end,
+		Start: start, Turn: w.turn, End: w.end, Files: p.files,
 		Panicked: func(v any) { w.tel.Panics++; p.panicked(v) },
 	})
 	if err != nil {
@@ -200,38 +201,53 @@ const tellEvery = int64(10 * time.Second)
 // full says that there are as many clients as there may be. Those that are not
 // configured away leave descriptors for what serves them.
 func (w *worker) full() bool {
-	return int(w.proxy.conns.Load()) >= min(w.view.settings.MaxConnections, w.proxy.most)
+	return int(w.proxy.conns.Load()) >= min(w.view.settings.MaxConnections, w.proxy.most) || w.proxy.files.Full(toldFiles)
 }
 
-// maxSearch bounds the look for a connection that makes room.
-const maxSearch = 1024
+// maxSearch bounds the look for a connection that makes room, and maxPeeks how
+// many of those found are looked at whether they have just begun to speak.
+const (
+	maxSearch = 1024
+	maxPeeks  = 16
+)
 
 // makeRoom closes the oldest connection that waits for its client: somebody
 // who holds all connections and asks nothing must not keep others out. It says
 // whether there was one.
 func (w *worker) makeRoom() bool {
 	c := w.clients.head.next
+	peeks := 0
 	for range maxSearch {
-		if c == &w.clients.head {
+		if c == &w.clients.head || peeks == maxPeeks {
 			return false
 		}
 		if c.unused() {
-			c.close()
-			return true
+			if peeks++; c.conn.Silent() {
+				w.tel.CutRoom++
+				c.close()
+				return true
+			}
 		}
 		c = c.next
 	}
 	return false
 }
 
-// mostClients is how many clients the process has descriptors for, when it keeps
-// some for endpoints and for itself.
-func mostClients() int {
+// keptFiles are the descriptors that traffic leaves to the process itself: the
+// plan stream and its store, scrapes, probes, sockets of listeners.
+const keptFiles = 40
+
+// toldFiles of them are for clients who are told that they cannot be served.
+const toldFiles = 8
+
+// mostFiles is how many descriptors traffic may take, and how many of them
+// clients, so that some are left for endpoints.
+func mostFiles() (all, clients int) {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || limit.Cur > 1<<30 {
-		return math.MaxInt
+		return math.MaxInt, math.MaxInt
 	}
-	return max(int(limit.Cur)*3/4-32, 1)
+	return max(int(limit.Cur)-keptFiles, 2), max(int(limit.Cur)*3/4-keptFiles, 1)
 }
 
 // lameDuckTime is how long a connection that says nothing is kept when it
@@ -251,6 +267,28 @@ func (w *worker) lameDuck(s *socket) {
 			st.leave(deadline)
 		}
 	})
+}
+
+// dial starts a connection to an endpoint. Where there is no descriptor for it,
+// connections that wait in pools give up theirs.
+func (w *worker) dial(c *loop.Conn, addr netip.AddrPort, h loop.Handler) error {
+	err := w.loop.Dial(c, addr, h)
+	if err == nil || !exhausted(err) || !w.dropIdle() {
+		return err
+	}
+	return w.loop.Dial(c, addr, h)
+}
+
+// dropIdle closes the connections to endpoints that wait in this loop's pools;
+// it says whether there were any.
+func (w *worker) dropIdle() bool {
+	if w.tel.UpstreamIdle == 0 {
+		return false
+	}
+	for _, p := range w.pools {
+		p.closeIdle()
+	}
+	return true
 }
 
 func (w *worker) exchange() *exchange {

@@ -78,6 +78,14 @@ var families = []family{
 		show:   func(h *Hub, p *Page) { h.showSockets(p, func(s Socket) uint64 { return gauge(s.Active) }) },
 	},
 	{
+		Metric: Metric{
+			"windrose_connections_cut_total", Counter,
+			"Connections of clients that windrose ended, beside requests: reason protocol where the client broke the rules of HTTP/2 or flooded, slow where it did not begin in time, room where it waited for its next request when others came and a limit on connections was met.",
+			[]string{"reason"},
+		},
+		show: (*Hub).showCut,
+	},
+	{
 		Metric: Metric{"windrose_connections_handed_total", Counter, "Connections that the event loop which accepted them handed to one that had fewer.", nil},
 		show:   func(h *Hub, p *Page) { c, _ := h.sum(); p.Count(c.Handed) },
 	},
@@ -296,6 +304,13 @@ func (h *Hub) showSpans(p *Page) {
 	p.Count(f.spansDropped, "queue")
 	p.Count(n.failed, "collector")
 	p.Count(n.refused, "refused")
+}
+
+func (h *Hub) showCut(p *Page) {
+	c, _ := h.sum()
+	p.Count(c.CutProtocol, "protocol")
+	p.Count(c.CutSlow, "slow")
+	p.Count(c.CutRoom, "room")
 }
 
 func (h *Hub) showPlanTime(p *Page) {

@@ -390,6 +390,9 @@ func (c *Counts) add(o *Counts) {
 	c.UpstreamReused += o.UpstreamReused
 	c.UpstreamFailed += o.UpstreamFailed
 	c.RetriesDenied += o.RetriesDenied
+	c.CutProtocol += o.CutProtocol
+	c.CutSlow += o.CutSlow
+	c.CutRoom += o.CutRoom
 	c.Handed += o.Handed
 	c.MirrorsAnswered += o.MirrorsAnswered
 	c.MirrorsFailed += o.MirrorsFailed

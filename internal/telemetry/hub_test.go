@@ -223,6 +223,7 @@ func TestDetachKeepsCounts(t *testing.T) {
 		s.Accepted, s.Active = 4, 1
 		l.Panics, l.UpstreamOpened, l.UpstreamReused, l.UpstreamFailed, l.RequestsActive, l.RetriesDenied, l.MirrorsAnswered, l.MirrorsFailed, l.MirrorsDropped, l.Handed = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 		l.AuthAllowed, l.AuthDenied, l.AuthFailed = 10, 11, 12
+		l.CutProtocol, l.CutSlow, l.CutRoom = 11, 12, 13
 		l.Handshake(telemetry.HandshakeOK)
 		l.Turn(time.Second)
 		h.Detach(l)
@@ -245,6 +246,9 @@ func TestDetachKeepsCounts(t *testing.T) {
 	p.want(t, `windrose_mirrors_total{result="failed"}`, 16)
 	p.want(t, `windrose_mirrors_total{result="dropped"}`, 18)
 	p.want(t, `windrose_connections_handed_total`, 20)
+	p.want(t, `windrose_connections_cut_total{reason="protocol"}`, 22)
+	p.want(t, `windrose_connections_cut_total{reason="slow"}`, 24)
+	p.want(t, `windrose_connections_cut_total{reason="room"}`, 26)
 	p.want(t, `windrose_requests_active`, 0)
 	p.want(t, `windrose_tls_handshakes_total{result="ok"}`, 2)
 	p.want(t, `windrose_loop_turn_duration_seconds_sum`, 2)

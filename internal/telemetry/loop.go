@@ -25,6 +25,9 @@ type Counts struct {
 	AuthDenied      uint64 // no
 	AuthFailed      uint64 // none, or none that can be used
 	RetriesDenied   uint64 // retries that a rule asks for and the service's budget refused
+	CutProtocol     uint64 // clients' connections ended because they broke HTTP/2's rules or flooded
+	CutSlow         uint64 // and because they did not begin in time
+	CutRoom         uint64 // and because they waited when others came and a limit was met
 
 	Panics uint64 // panics that cost one connection
 }
