@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -51,20 +52,27 @@ func hostOf(h *gatewayv1.Hostname) string {
 	return string(*h)
 }
 
-// whyNot is what is wrong with a listener.
+// whyNot is what is wrong with a listener. Conditions repeat each other; each
+// thing is said once, by the condition that says most.
 func (l *listener) whyNot() string {
-	var why []string
+	var bad []metav1.Condition
 	for _, c := range l.conditions {
-		bad := c.Status == metav1.ConditionFalse
+		wrong := metav1.ConditionFalse
 		if c.Type == string(gatewayv1.ListenerConditionConflicted) {
-			bad = c.Status == metav1.ConditionTrue
+			wrong = metav1.ConditionTrue
 		}
-		if text := c.Reason + ": " + c.Message; bad && (len(why) == 0 || why[len(why)-1] != text) {
-			why = append(why, text)
+		if c.Status != wrong || slices.ContainsFunc(bad, func(b metav1.Condition) bool { return strings.Contains(b.Message, c.Message) }) {
+			continue
 		}
+		bad = slices.DeleteFunc(bad, func(b metav1.Condition) bool { return strings.Contains(c.Message, b.Message) })
+		bad = append(bad, c)
 	}
-	if len(why) == 0 {
+	if len(bad) == 0 {
 		return "-"
+	}
+	var why []string
+	for _, c := range bad {
+		why = append(why, c.Reason+": "+c.Message)
 	}
 	return strings.Join(why, "; ")
 }

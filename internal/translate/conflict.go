@@ -36,11 +36,16 @@ func tellsHosts(p gatewayv1.ProtocolType) bool {
 
 // claim gives the listeners of an object their sockets, unless an object of
 // higher precedence took them for another protocol or for the same host name.
-// Listeners of one object that cannot be told apart lose both, as the API
-// wants it.
+// Of the rest, listeners of one object that cannot be told apart lose both, as
+// the API wants it.
 func (g *gateways) claim(p *parent) {
 	if !p.accepted.ok() {
 		return
+	}
+	for _, l := range p.listeners {
+		if l.serves() {
+			g.yield(l)
+		}
 	}
 	g.conflictsWithin(p)
 	for _, l := range p.listeners {
@@ -61,11 +66,14 @@ func (g *gateways) claim(p *parent) {
 }
 
 func (g *gateways) conflictsWithin(p *parent) {
-	for i, a := range p.listeners {
-		for _, b := range p.listeners[i+1:] {
-			if !a.accepted.ok() || !b.accepted.ok() {
-				continue
-			}
+	var list []*listener
+	for _, l := range p.listeners {
+		if l.serves() {
+			list = append(list, l)
+		}
+	}
+	for i, a := range list {
+		for _, b := range list[i+1:] {
 			if reason, what := clash(a, b); reason != "" {
 				conflict(a, reason, "listener "+string(b.spec.Name)+" has "+what)
 				conflict(b, reason, "listener "+string(a.spec.Name)+" has "+what)
@@ -99,7 +107,8 @@ func conflict(l *listener, reason gatewayv1.ListenerConditionReason, message str
 	}
 }
 
-func (g *gateways) take(l *listener) {
+// yield gives way to listeners of objects of higher precedence.
+func (g *gateways) yield(l *listener) {
 	for _, s := range l.sockets {
 		c := g.claims[s]
 		if c == nil {
@@ -119,6 +128,10 @@ func (g *gateways) take(l *listener) {
 			return
 		}
 	}
+}
+
+// take claims the sockets of a listener.
+func (g *gateways) take(l *listener) {
 	for _, s := range l.sockets {
 		if g.claims[s] == nil {
 			g.claims[s] = &claim{protocol: l.spec.Protocol, hosts: map[string]*listener{}}

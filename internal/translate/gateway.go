@@ -332,8 +332,11 @@ func (p *parent) references() *verdict {
 func (p *parent) invalidListeners() string {
 	names := []string{}
 	for _, l := range p.listeners {
-		if !l.serves() {
+		switch {
+		case !l.serves():
 			names = append(names, string(l.spec.Name)+" ("+l.why()+")")
+		case p.gateway != nil && l.substituted:
+			names = append(names, string(l.spec.Name)+" ("+l.resolved.message+")")
 		}
 	}
 	return listOr(names, "none")
@@ -375,16 +378,17 @@ func (l *listener) conditions(parent bool) []metav1.Condition {
 	case !parent:
 		programmed = verdict{string(gatewayv1.ListenerReasonInvalid), "the " + l.owner.Kind + " is not accepted"}
 	}
-	fine := "programmed"
-	if l.substituted {
-		fine = "programmed with a self-signed placeholder certificate, because " + l.resolved.message
+	if l.substituted && programmed.ok() {
+		what := "a self-signed placeholder certificate"
 		if l.substitute == nil {
-			fine = "programmed without any certificate, because " + l.resolved.message
+			what = "no certificate at all"
 		}
+		// The API wants it so, although clients who accept it are served.
+		programmed = verdict{string(gatewayv1.ListenerReasonInvalid), "it serves with " + what + ", because " + l.resolved.message}
 	}
 	list := []metav1.Condition{
 		conclude(string(gatewayv1.ListenerConditionAccepted), accepted, "accepted", l.generation),
-		conclude(string(gatewayv1.ListenerConditionProgrammed), programmed, fine, l.generation),
+		conclude(string(gatewayv1.ListenerConditionProgrammed), programmed, "programmed", l.generation),
 		conclude(string(gatewayv1.ListenerConditionResolvedRefs), l.resolved, "references are resolved", l.generation),
 	}
 	if l.conflict.ok() {

@@ -61,7 +61,7 @@ func (g *gateways) readListenerSet(t *Translator, ls *gatewayv1.ListenerSet, gat
 	}
 	g.referred(m.refs)
 	g.claim(p)
-	if p.accepted.ok() && p.valid() > 0 {
+	if p.accepted.ok() && p.useful() > 0 {
 		gateway.sets++
 	}
 }
@@ -96,8 +96,20 @@ func (g *gateways) orphan(t *Translator, ls *gatewayv1.ListenerSet) {
 	p.find(object.Error, "spec.parentRef.name", reasonParentNotFound, "Gateway "+name.String()+" does not exist", object.Meant(name.Name, namesIn(t.set.Gateways, name.Namespace)))
 }
 
+// useful counts the listeners that serve with a certificate of their own, where
+// they need one.
+func (p *parent) useful() int {
+	n := 0
+	for _, l := range p.listeners {
+		if l.serves() && !l.substituted {
+			n++
+		}
+	}
+	return n
+}
+
 func showListenerSet(p *parent) *object.Status {
-	generation, valid := p.object.GetGeneration(), p.valid()
+	generation, valid := p.object.GetGeneration(), p.useful()
 	accepted, programmed := p.accepted, verdict{}
 	acceptedReason, message := string(gatewayv1.ListenerSetReasonAccepted), "accepted"
 	notValid := string(gatewayv1.ListenerSetReasonListenersNotValid)
