@@ -28,6 +28,9 @@ func (x *explainer) rule() {
 	if rule.CORS != nil && x.crossOrigin(rule.CORS) {
 		return
 	}
+	if x.out.Fault = x.unasked(part.Filters); x.out.Fault != nil {
+		return
+	}
 	for i := range part.Filters {
 		if to := part.Filters[i].Redirect; to != nil {
 			x.out.Answer = &explainedAnswer{Status: to.Status, Location: x.location(to)}
@@ -109,6 +112,9 @@ func (x *explainer) backend(b *plan.BoundBackend, rule *plan.Rule, i int) explai
 	}
 	if x.request != nil {
 		out.Filters = x.filters(rule.Backends[i].Filters)
+		if out.Fault = x.unasked(rule.Backends[i].Filters); out.Fault != nil {
+			return out
+		}
 		out.Host, out.Target = x.forwarded(rule.Filters, rule.Backends[i].Filters)
 	}
 	s := x.plan.Service(b.Service)
@@ -182,6 +188,8 @@ func (x *explainer) filters(list []plan.Filter) []string {
 			all = append(all, "CORS: "+x.corsText(f.CORS))
 		case f.Mirror != nil:
 			all = append(all, "mirror: "+x.mirrorText(f.Mirror))
+		case f.Auth != nil:
+			all = append(all, "authorisation: "+x.authText(f.Auth))
 		}
 	}
 	return all
@@ -232,15 +240,58 @@ func (x *explainer) mirrorText(m *plan.Mirror) string {
 	if m.Num == m.Den {
 		s = "every request is copied to " + m.Service
 	}
+	switch service := x.service(m.Service); {
+	case service == nil:
+		s += ", which does not exist: nothing is copied"
+	case len(service.Endpoints) == 0 && service.Hostname == "":
+		s += ", which has no endpoint"
+	}
+	return s
+}
+
+// service is the part of a service; nil if there is none.
+func (x *explainer) service(name string) *plan.Service {
 	for _, p := range x.parts {
-		if p.Key.Name == m.Service && p.Service != nil {
-			if len(p.Service.Endpoints) == 0 && p.Service.Hostname == "" {
-				s += ", which has no endpoint"
-			}
-			return s
+		if p.Key.Kind == plan.KindService && p.Key.Name == name {
+			return p.Service
 		}
 	}
-	return s + ", which does not exist: nothing is copied"
+	return nil
+}
+
+// authText tells who is asked, what of, and what its yes brings. One that cannot
+// be asked has every request refused.
+func (x *explainer) authText(a *plan.Auth) string {
+	s := "ask " + a.Service + " by gRPC (ext_authz)"
+	told, all := "it is told "+listText(a.Headers, "all headers"), "its yes may change headers"
+	if !a.GRPC {
+		path := strings.TrimSuffix(a.Path, "/") + string(x.request.Path)
+		if len(x.request.Query) > 0 {
+			path += "?" + string(x.request.Query)
+		}
+		s = "ask " + a.Service + " by HTTP, " + x.q.probe.Method + " " + path
+		told = "it is told " + strings.Join(append([]string{"authorization"}, a.Headers...), ", ")
+		all = "its yes brings " + listText(a.Grants, "the headers of its answer")
+	}
+	s += "; " + told
+	if a.MaxBody > 0 {
+		s += fmt.Sprintf(" and a body of at most %d bytes", a.MaxBody)
+	}
+	return s + "; " + all
+}
+
+// unasked is the fault of filters whose authoriser cannot be asked; nil if all can.
+func (x *explainer) unasked(list []plan.Filter) *explainedFault {
+	for i := range list {
+		a := list[i].Auth
+		if a == nil {
+			continue
+		}
+		if s := x.service(a.Service); s == nil || len(s.Endpoints) == 0 && s.Hostname == "" {
+			return newFault(record.AuthFailed, "authoriser "+a.Service+" has no ready endpoint")
+		}
+	}
+	return nil
 }
 
 func listText(list []string, none string) string {

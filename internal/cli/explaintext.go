@@ -73,6 +73,10 @@ func (p explanationText) choice(e *explanation) {
 		p.fact("", fmt.Sprintf("and not %d more", e.MoreOthers))
 	}
 	p.optional("Certificate", e.Certificate)
+	p.steps("Asked first", e.Asked)
+	if len(e.Asked) > 0 {
+		p.fact("", "what they say is matched as if the client had sent it: give it with -H")
+	}
 	if m := e.Rule; m != nil {
 		p.fact("Rule", m.name()+at(m.Place))
 		p.fact("", fmt.Sprintf("match %d for %s: %s", m.Match, hostText(m.Host), m.Takes))

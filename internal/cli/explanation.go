@@ -19,6 +19,7 @@ type explanation struct {
 	Others      []explainedListener `json:"otherListeners,omitempty"` // of the socket
 	MoreOthers  int                 `json:"moreOtherListeners,omitempty"`
 	Certificate string              `json:"certificate,omitempty"`
+	Asked       []string            `json:"asked,omitempty"` // before the rule is looked for
 	Rule        *explainedMatch     `json:"rule,omitempty"`
 	NearMisses  []explainedMatch    `json:"nearMisses,omitempty"`
 	Filters     []string            `json:"filters,omitempty"`
@@ -169,7 +170,27 @@ func (x *explainer) explain() {
 		return
 	}
 	x.request, x.out.Request.Path = r, string(r.Path)
+	if l.Broken != nil {
+		x.out.Fault = broken(record.RuleBroken, l.Broken)
+		return
+	}
+	if part := x.listenerPart(l.Name); part != nil {
+		x.out.Asked = x.filters(part.Filters)
+		if x.out.Fault = x.unasked(part.Filters); x.out.Fault != nil {
+			return
+		}
+	}
 	x.match(l)
+}
+
+// listenerPart is the part that a listener was made of.
+func (x *explainer) listenerPart(name string) *plan.Listener {
+	for _, p := range x.parts {
+		if p.Key.Kind == plan.KindListener && p.Key.Name == name {
+			return p.Listener
+		}
+	}
+	return nil
 }
 
 // connect chooses the listener. For a request of HTTP that is the one of its

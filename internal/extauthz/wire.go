@@ -101,7 +101,7 @@ func each(b []byte, f func(field) error) error {
 		if n == 0 || x.number == 0 || x.number > 1<<29-1 {
 			return errMalformed
 		}
-		skip := 0
+		var skip int
 		switch x.wire {
 		case wireVarint:
 			if x.value, skip = readUvarint(b); skip == 0 {

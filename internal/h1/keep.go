@@ -5,7 +5,8 @@ package h1
 // parsed in. The bytes in buf must not move as long as dst is used, so that it
 // must have room for Size.
 func (r *Request) Keep(dst *Request, buf []byte) []byte {
-	fields := append(dst.Fields[:0], r.Fields...)
+	fields := dst.Fields[:0]
+	fields = append(fields, r.Fields...)
 	*dst = *r
 	keep := func(p []byte) []byte {
 		if p == nil {

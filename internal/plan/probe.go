@@ -234,16 +234,16 @@ func (p *Plan) Land(q Probe) string {
 	if l.Broken != nil {
 		return fmt.Sprintf("%d %s", l.Broken.Status, l.Broken.Reason)
 	}
-	asked := ""
+	var asked strings.Builder
 	for _, a := range l.Auths {
-		asked += "[" + a.String() + "] "
+		asked.WriteString("[" + a.String() + "] ")
 	}
 	hit, ok := l.match(p, r)
 	if !ok {
-		return asked + "404 no rule"
+		return asked.String() + "404 no rule"
 	}
 	kind, object, _ := strings.Cut(hit.Route.Name, "/")
-	s := fmt.Sprintf("%s%s %s rule %d", asked, kind, object, hit.Rule.Index)
+	s := fmt.Sprintf("%s%s %s rule %d", asked.String(), kind, object, hit.Rule.Index)
 	if hit.Rule.Name != "" {
 		s += " (" + hit.Rule.Name + ")"
 	}

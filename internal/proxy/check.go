@@ -163,7 +163,8 @@ func (c *check) questionGRPC(y *exchange) {
 			q.Headers = appendJoined(q.Headers, f)
 		}
 	}
-	dst := append(y.sent, "POST "+extauthz.Path+" HTTP/1.1\r\nhost: "+hostOf(c.auth.ServiceName)+
+	dst := y.sent
+	dst = append(dst, "POST "+extauthz.Path+" HTTP/1.1\r\nhost: "+hostOf(c.auth.ServiceName)+
 		"\r\ncontent-type: "+grpcType+"\r\ngrpc-timeout: 10S\r\nuser-agent: windrose\r\nconnection: te\r\nte: trailers\r\n\r\n"...)
 	y.headLen = len(dst)
 	dst = append(dst, 0, 0, 0, 0, 0) // not compressed; the length

@@ -206,7 +206,7 @@ func (f Flag) Mend() string {
 	case Denied:
 		return "send what the authoriser wants to see; its log says why it refused"
 	case RuleBroken:
-		return "mend what the conditions of the route say: windrose describe httproute shows them"
+		return "mend what the conditions of the route, or of the Gateway, say: windrose describe shows them"
 	case BackendMissing:
 		return "create the backend, correct its name or port, or let a ReferenceGrant allow it: windrose describe httproute says which"
 	case NoBackend:

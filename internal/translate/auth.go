@@ -98,7 +98,7 @@ func authByHTTP(a *plan.Auth, h *gatewayv1.HTTPAuthConfig) (verdict, string) {
 		return v, ".allowedHeaders" + sub
 	}
 	v, sub := names(&a.Grants, h.AllowedResponseHeaders, []string{
-		"authority", "content-length", "expect", "forwarded", "host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id", "x-windrose-fault",
+		"authority", "content-length", "expect", "forwarded", "host", "x-forwarded-client-cert", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id", "x-windrose-fault",
 	})
 	return v, ".allowedResponseHeaders" + sub
 }
@@ -167,7 +167,7 @@ func (m *listenerMaker) filters(l *listener) {
 			}
 			l.refuse(reason, at+": "+c.halted)
 			if l.halted == "" {
-				l.halted = fmt.Sprintf("%s of listener %s: %s", at, l.key, c.halted)
+				l.halted = fmt.Sprintf("%s of listener %s of %s: %s", at, l.spec.Name, l.owner, c.halted)
 			}
 		}
 		l.filters = append(l.filters, made)

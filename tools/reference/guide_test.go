@@ -54,6 +54,48 @@ func TestManifestsOfTheGuide(t *testing.T) {
 	}
 }
 
+// TestManifestsOfTheGuideToAuthorisation: with the Gateway and the Service that
+// it starts from, what it tells people to write is whole.
+func TestManifestsOfTheGuideToAuthorisation(t *testing.T) {
+	text, err := os.ReadFile("../../docs/guide/authorisation.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	files := []string{`apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: windrose}
+spec: {controllerName: windrose.dev/gateway-controller}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: web, namespace: platform}
+spec:
+  gatewayClassName: windrose
+  allowedListeners: {namespaces: {from: Same}}
+  listeners: [{name: http, protocol: HTTP, port: 80, allowedRoutes: {namespaces: {from: All}}}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: cart, namespace: shop}
+spec: {selector: {app: login}, ports: [{port: 80, targetPort: http}]}
+`}
+	for _, m := range block.FindAllSubmatch(text, -1) {
+		files = append(files, string(m[1]))
+	}
+	if len(files) != 4 {
+		t.Fatalf("found %d manifests, want 3", len(files)-1)
+	}
+	for i, file := range files {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%d.yaml", i)), []byte(file), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, line := range validate(t, dir) {
+		t.Error(line)
+	}
+}
+
 // TestManifestsOfTheDemo: both variants of the platform fit the teams' files.
 // The certificate is made when the demo starts.
 func TestManifestsOfTheDemo(t *testing.T) {
