@@ -119,6 +119,21 @@ func (c *Client) Request(ctx context.Context, id string) (Remembered, error) {
 	return found, err
 }
 
+// Metrics gives the page of both processes' metrics.
+func (c *Client) Metrics(ctx context.Context) ([]byte, error) {
+	const maxPage = 64 << 20
+	body, err := c.open(ctx, "/metrics", nil)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	page, err := io.ReadAll(io.LimitReader(body, maxPage))
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	return page, err
+}
+
 // follow calls tell for every line of a stream.
 func follow[T any](ctx context.Context, c *Client, path string, values url.Values, tell func(T) error) error {
 	body, err := c.open(ctx, path, values)

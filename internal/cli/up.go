@@ -24,7 +24,7 @@ const defaultConfig = "./windrose.d"
 
 func (a *app) commands() []*cobra.Command {
 	return []*cobra.Command{
-		a.upCommand(), a.getCommand(), a.describeCommand(), a.validateCommand(), a.diffCommand(), a.explainCommand(), a.tapCommand(), a.versionCommand(), a.dataplaneCommand(),
+		a.upCommand(), a.getCommand(), a.describeCommand(), a.validateCommand(), a.diffCommand(), a.explainCommand(), a.tapCommand(), a.topCommand(), a.versionCommand(), a.dataplaneCommand(),
 	}
 }
 

@@ -138,6 +138,11 @@ func newDataPlane(ctx context.Context, cfg Config) (*dataPlane, error) {
 	d.hub = telemetry.NewHub(telemetry.Config{
 		Version: cfg.Version, Process: "dataplane", Log: d.logs, Traces: d.traces,
 		Watch: func(post func(func()) error) func(*record.Record) { return d.seen.Attach(post).Emit },
+		Services: func(yield func(string, telemetry.ServiceState)) {
+			d.proxy.Services(func(name string, active, endpoints, out int) {
+				yield(name, telemetry.ServiceState{Active: active, Endpoints: endpoints, LeftOut: out})
+			})
+		},
 	})
 	var err error
 	d.proxy, err = proxy.New(proxy.Config{

@@ -66,6 +66,7 @@ type Proxy struct {
 	conns      atomic.Int64 // of clients, over all loops
 	most       int          // of conns, whatever is configured
 	files      *loop.Files
+	started    time.Time // the moment 0 of the loops
 
 	mu      sync.Mutex // guards sockets
 	sockets map[string]*socket
@@ -104,16 +105,15 @@ type Problem struct {
 
 // New makes a proxy and its event loops; Run runs them.
 func New(cfg Config) (*Proxy, error) {
-	p := &Proxy{cfg: cfg, sockets: map[string]*socket{}, fatal: make(chan error, cfg.Loops)}
+	p := &Proxy{cfg: cfg, sockets: map[string]*socket{}, fatal: make(chan error, cfg.Loops), started: time.Now()}
 	all, clients := mostFiles()
 	p.most, p.files = clients, loop.NewFiles(all)
 	p.handshakes = loop.NewHandshakes(max(cfg.Loops, 1), 4096)
 	p.outward = loop.NewHandshakes(max(cfg.Loops, 1), 4096)
 	empty, _ := plan.NewBuilder().Apply(nil, nil)
 	p.view.Store(&view{plan: empty, settings: empty.Settings()})
-	start := time.Now()
 	for range max(cfg.Loops, 1) {
-		w, err := newWorker(p, start)
+		w, err := newWorker(p, p.started)
 		if err != nil {
 			return nil, err
 		}
@@ -382,6 +382,19 @@ func (p *Proxy) yield(ctx context.Context, open map[string]*socket) {
 	ctx, cancel := context.WithTimeout(ctx, yieldTime)
 	defer cancel()
 	<-ctx.Done()
+}
+
+// Services calls yield with the load of each service of the plan in use: requests
+// in flight, endpoints, and how many of those are left out.
+func (p *Proxy) Services(yield func(name string, active, endpoints, out int)) {
+	v := p.view.Load()
+	now := int64(time.Since(p.started))
+	for slot := range v.plan.Services() {
+		if s := v.up.Service(slot); s != nil {
+			active, endpoints, out := s.Load(now)
+			yield(s.Name, active, endpoints, out)
+		}
+	}
 }
 
 // Connections is how many clients are connected.

@@ -192,6 +192,29 @@ var families = []family{
 		show: func(h *Hub, p *Page) { h.services.showTimes(p) },
 	},
 	{
+		Metric: Metric{
+			"windrose_service_endpoints", Gauge,
+			"Endpoints of a service: state ready, or left_out for a while because they refused or failed.",
+			[]string{"service", "state"},
+		},
+		show: func(h *Hub, p *Page) {
+			h.showServices(func(name string, s ServiceState) {
+				p.Count(uint64(s.Endpoints-s.LeftOut), name, "ready")
+				p.Count(uint64(s.LeftOut), name, "left_out")
+			})
+		},
+	},
+	{
+		Metric: Metric{
+			"windrose_service_requests_active", Gauge,
+			"Requests, connections and flows in flight to the endpoints of a service; those of an endpoint that two services name count for both.",
+			[]string{"service"},
+		},
+		show: func(h *Hub, p *Page) {
+			h.showServices(func(name string, s ServiceState) { p.Count(gauge(int64(s.Active)), name) })
+		},
+	},
+	{
 		Metric: Metric{"windrose_service_requests_total", Counter, "Requests by service and status code; code none: connections and flows that have ended.", []string{"service", "code"}},
 		show:   func(h *Hub, p *Page) { h.services.showCodes(p) },
 	},
@@ -288,6 +311,20 @@ func (h *Hub) showAuth(p *Page) {
 	p.Count(c.AuthAllowed, "allowed")
 	p.Count(c.AuthDenied, "denied")
 	p.Count(c.AuthFailed, "failed")
+}
+
+// showServices gives the state of every service, sorted by name; of those beyond
+// the bound nothing is shown.
+func (h *Hub) showServices(show func(name string, s ServiceState)) {
+	if h.config.Services == nil {
+		return
+	}
+	all := map[string]ServiceState{}
+	h.config.Services(func(name string, s ServiceState) { all[name] = s })
+	names := slices.Sorted(maps.Keys(all))
+	for _, name := range names[:min(len(names), h.config.MaxSeries/4)] {
+		show(name, all[name])
+	}
 }
 
 func (h *Hub) showMirrors(p *Page) {

@@ -33,6 +33,16 @@ type Config struct {
 	// Watch, if set, is called for each loop that is attached, with its post, and
 	// gives the loop's Watch.
 	Watch func(post func(func()) error) func(*record.Record)
+	// Services, if set, calls yield with the state of each service of the plan. It
+	// must not block.
+	Services func(yield func(name string, s ServiceState))
+}
+
+// ServiceState is how a service is at one moment.
+type ServiceState struct {
+	Active    int // requests in flight
+	Endpoints int
+	LeftOut   int // of the endpoints, because they refused or failed
 }
 
 // Hub gathers what the loops count and shows it. It is safe for concurrent use.

@@ -53,7 +53,9 @@ func TestPageHasEveryDescribedFamilyInOrder(t *testing.T) {
 }
 
 func TestSamplesHaveTheLabelsThatAreDescribed(t *testing.T) {
-	h := telemetry.NewHub(telemetry.Config{Process: "dataplane"})
+	h := telemetry.NewHub(telemetry.Config{Process: "dataplane", Services: func(yield func(string, telemetry.ServiceState)) {
+		yield("s", telemetry.ServiceState{Endpoints: 1})
+	}})
 	h.Use(1, telemetry.Names{Routes: []string{"r"}, Services: []string{"s"}, Sockets: []string{"tcp/[::]:80"}}, telemetry.Names{})
 	l := h.Attach(now)
 	l.Emit(answer("r", "s", 200))
@@ -460,4 +462,26 @@ func TestTwoProcessesMakeOnePage(t *testing.T) {
 		p.want(t, fmt.Sprintf(`windrose_build_info{process=%q,version="v1",go=%q}`, process, runtime.Version()), 1)
 	}
 	p.want(t, "windrose_panics_total", 0)
+}
+
+func TestStateOfServices(t *testing.T) {
+	h := telemetry.NewHub(telemetry.Config{MaxSeries: 8, Services: func(yield func(string, telemetry.ServiceState)) {
+		yield("default/b:80", telemetry.ServiceState{Active: -1, Endpoints: 1})
+		yield("default/a:80", telemetry.ServiceState{Active: 7, Endpoints: 3, LeftOut: 1})
+		yield("default/c:80", telemetry.ServiceState{Active: 1})
+	}})
+	p := scrape(t, h)
+	for series, want := range map[string]float64{
+		`windrose_service_requests_active{service="default/a:80"}`:            7,
+		`windrose_service_endpoints{service="default/a:80",state="ready"}`:    2,
+		`windrose_service_endpoints{service="default/a:80",state="left_out"}`: 1,
+		`windrose_service_requests_active{service="default/b:80"}`:            0, // caught between two changes
+	} {
+		if got, ok := p.samples[series]; !ok || got.value != want {
+			t.Errorf("%s: got %v %v, want %v", series, got.value, ok, want)
+		}
+	}
+	if _, ok := p.samples[`windrose_service_requests_active{service="default/c:80"}`]; ok {
+		t.Error("more services are shown than the bound lets")
+	}
 }

@@ -65,6 +65,31 @@ func (s *Service) For(l *plan.BoundListener) *Service {
 // changed.
 func (s *Service) Endpoints() []*Endpoint { return s.endpoints }
 
+// Load is how many requests are in flight to the service, how many endpoints it
+// has, and how many of them are left out at the moment now. An endpoint that
+// another service names too counts with the requests of both.
+func (s *Service) Load(now int64) (active, endpoints, out int) {
+	count := func(svc *Service) {
+		for _, list := range [2][]*Endpoint{svc.endpoints, svc.draining} {
+			for _, e := range list {
+				active += e.Active()
+			}
+		}
+	}
+	count(s)
+	for _, e := range s.endpoints {
+		if e.Down(now) {
+			out++
+		}
+	}
+	for i := range s.faces {
+		if svc := s.faces[i].svc; svc != s {
+			count(svc)
+		}
+	}
+	return active, len(s.endpoints), out
+}
+
 // Find gives the endpoint with an address, also one that is draining; nil if there
 // is none.
 func (s *Service) Find(addr netip.AddrPort) *Endpoint {

@@ -399,3 +399,21 @@ func TestDrainingEndpointsAreFoundAndNotPicked(t *testing.T) {
 		t.Error("the endpoint is there after it was removed")
 	}
 }
+
+func TestLoadOfAService(t *testing.T) {
+	f := newFixture(t.Context(), Config{})
+	s := f.service(t, f.use([]plan.Part{part("a", plan.RoundRobin, 1, 2, 3)}), "a")
+	if active, endpoints, out := s.Load(0); active != 0 || endpoints != 3 || out != 0 {
+		t.Errorf("got %d in flight, %d endpoints, %d left out, want 0, 3 and 0", active, endpoints, out)
+	}
+	s.Endpoints()[0].Begin()
+	s.Endpoints()[0].Begin()
+	s.Endpoints()[2].Begin()
+	s.Endpoints()[1].Refused(0)
+	if active, endpoints, out := s.Load(1); active != 3 || endpoints != 3 || out != 1 {
+		t.Errorf("got %d in flight, %d endpoints, %d left out, want 3, 3 and 1", active, endpoints, out)
+	}
+	if _, _, out := s.Load(int64(time.Hour)); out != 0 {
+		t.Errorf("%d are left out for ever", out)
+	}
+}
