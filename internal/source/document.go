@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
-	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -168,32 +166,6 @@ func (d document) salvage(err error) (map[string]any, []problem) {
 	}
 	return doc, found
 }
-
-var yamlLine = regexp.MustCompile(`line (\d+): `)
-
-// syntax turns an error of the YAML library into a problem with a place.
-func (d document) syntax(err error) problem {
-	message := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "error converting YAML to JSON: "), "yaml: ")
-	p := problem{reason: ReasonSyntax, message: "is not YAML: " + strings.TrimSpace(message)}
-	if m := yamlLine.FindStringSubmatchIndex(message); m != nil {
-		if n, err := strconv.Atoi(message[m[2]:m[3]]); err == nil {
-			p.line = d.line + min(n, d.lines()) - 1
-		}
-		p.message = "is not YAML: " + strings.TrimSpace(message[:m[0]]+message[m[1]:])
-	}
-	for i, l := range bytes.Split(d.text, []byte("\n")) {
-		if i > 0 && len(l) > 0 && bytes.IndexByte(l[:len(l)-len(bytes.TrimLeft(l, " \t"))], '\t') >= 0 {
-			p.line, p.column = d.line+i, bytes.IndexByte(l, '\t')+1
-			p.mend = "YAML is indented with spaces, not with tabs"
-			break
-		}
-	}
-	return p
-}
-
-// lines is the number of lines up to the last that is not blank; the end of a
-// file is no place to point at.
-func (d document) lines() int { return 1 + bytes.Count(bytes.TrimSpace(d.text), []byte("\n")) }
 
 // duplicates finds keys that a mapping has twice.
 func (d document) duplicates() []problem {

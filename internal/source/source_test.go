@@ -183,7 +183,7 @@ a.yaml:6:29: error: Service default/a: metadata.labels[app.kubernetes.io/name]: 
   put it in quotes
 `},
 		{"a tab for indentation", service("a", 1) + "---\na:\n\tb: c\n", `
-a.yaml:7:1: error: is not YAML: found character that cannot start any token [Syntax]
+a.yaml:7:1: error: is not YAML: the line is indented with a tab [Syntax]
     	b: ...
     ^
   YAML is indented with spaces, not with tabs
@@ -195,9 +195,10 @@ a.yaml:5:8: error: Secret default/a: data[key]: is not base64 [Invalid]
   plain text goes into stringData
 `},
 		{"a broken Secret", "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\ndata:\n  key: \"hunter2\n", `
-a.yaml:5:3: error: is not YAML: found unexpected end of stream [Syntax]
+a.yaml:5:3: error: is not YAML: a text in quotes is not closed [Syntax]
     key: ...
     ^
+  close the quote
 `},
 		{"no object", "- a\n- b\n", `
 a.yaml:1:1: error: a document must be an object with apiVersion, kind and metadata [Syntax]

@@ -70,7 +70,7 @@ func (c *compiler) resolveFor(ref *gatewayv1.BackendObjectReference, field func(
 		if !c.t.granted(c.key, "Service", name.Namespace, name.Name) {
 			return refuse(gatewayv1.RouteReasonRefNotPermitted, ".namespace",
 				fmt.Sprintf("no ReferenceGrant in namespace %s lets %ss of namespace %s refer to Service %s", name.Namespace, c.key.Kind, c.key.Namespace, name),
-				"add a ReferenceGrant to namespace "+name.Namespace)
+				grantMend(c.key, "Service", name.Namespace, name.Name))
 		}
 	}
 	c.in.services = append(c.in.services, name)

@@ -79,7 +79,7 @@ func (m *listenerMaker) authority(ref *gatewayv1.ObjectReference) (pem string, v
 	}
 	if ref.Group == "" && ref.Kind == "ConfigMap" && !m.t.granted(from, "ConfigMap", namespace, string(ref.Name)) {
 		return "", verdict{string(gatewayv1.ListenerReasonRefNotPermitted), fmt.Sprintf("no ReferenceGrant in namespace %s lets Gateways of namespace %s refer to ConfigMap %s", namespace, from.Namespace, ref.Name)},
-			"add a ReferenceGrant to namespace " + namespace
+			grantMend(from, "ConfigMap", namespace, string(ref.Name))
 	}
 	a := m.t.authority(string(ref.Group), string(ref.Kind), namespace, string(ref.Name))
 	switch {

@@ -251,7 +251,7 @@ func (g *gateways) readBackendTLS(t *Translator, p *parent, gw *gatewayv1.Gatewa
 		v, mend = verdict{invalid, fmt.Sprintf("client certificate %s is of a kind that windrose cannot read", ref.Name)}, "name a Secret"
 	} else if !t.granted(p.key, "Secret", namespace, string(ref.Name)) {
 		v = verdict{string(gatewayv1.GatewayReasonRefNotPermitted), fmt.Sprintf("no ReferenceGrant in namespace %s lets Gateways of namespace %s refer to Secret %s", namespace, gw.Namespace, ref.Name)}
-		mend = "add a ReferenceGrant to namespace " + namespace
+		mend = grantMend(p.key, "Secret", namespace, string(ref.Name))
 	} else if secret, ok := t.set.Secrets.Get(namespace, string(ref.Name)); !ok {
 		v, mend = verdict{invalid, fmt.Sprintf("Secret %s/%s does not exist", namespace, ref.Name)}, object.Meant(string(ref.Name), namesIn(t.set.Secrets, namespace))
 	} else if c := t.secrets.read(secret); c.problem != "" {

@@ -1,6 +1,9 @@
 package translate
 
 import (
+	"fmt"
+	"strings"
+
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"windrose.dev/windrose/internal/object"
@@ -37,4 +40,17 @@ func (t *Translator) granted(from object.Key, kind, namespace, name string) bool
 		}
 	}
 	return false
+}
+
+// grantMend is the ReferenceGrant to paste that lets an object refer to one of
+// the core group in another namespace.
+func grantMend(from object.Key, kind, namespace, name string) string {
+	grant := strings.ToLower(from.Kind) + "s-of-" + from.Namespace + "-to-" + name
+	return fmt.Sprintf(`add this ReferenceGrant to namespace %s:
+apiVersion: gateway.networking.k8s.io/v1
+kind: ReferenceGrant
+metadata: {name: %s, namespace: %s}
+spec:
+  from: [{group: gateway.networking.k8s.io, kind: %s, namespace: %s}]
+  to: [{group: "", kind: %s, name: %s}]`, namespace, strings.TrimRight(grant[:min(len(grant), 253)], "-."), namespace, from.Kind, from.Namespace, kind, name)
 }

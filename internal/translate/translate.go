@@ -74,6 +74,7 @@ type Translator struct {
 
 	grants   map[string][]*grant         // by namespace of the referent
 	useless  []object.Finding            // on grants
+	probes   []object.Finding            // on Workloads
 	policies map[object.Name]*backendTLS // by target Service
 
 	traffic  trafficPolicies
@@ -115,6 +116,9 @@ func (t *Translator) Plan(set *object.Set) *Result {
 	if t.delta.grants.any() {
 		t.grants, t.useless = indexGrants(set), uselessGrants(set)
 	}
+	if t.delta.workloads.any() {
+		t.probes = lostProbes(set)
+	}
 	if t.delta.policies.any() {
 		t.policies = indexPolicies(set)
 	}
@@ -138,6 +142,7 @@ func (t *Translator) assemble() *Result {
 	r.Statuses = append(r.Statuses, t.showMeshes(r)...)
 	t.showBackends(r)
 	r.Findings = append(r.Findings, t.useless...)
+	r.Findings = append(r.Findings, t.probes...)
 	r.Findings = append(r.Findings, t.expiry()...)
 	t.secrets.collect(r)
 	r.Parts = order(r.Parts, func(p *plan.Part) string { return string(p.Key.Kind) },

@@ -355,7 +355,11 @@ func tell(r *translate.Result) string {
 		}
 		fmt.Fprintf(&b, ": %s: %s", f.Reason, f.Message)
 		if f.Mend != "" {
-			fmt.Fprintf(&b, " (%s)", f.Mend)
+			mend, manifest, _ := strings.Cut(f.Mend, "\n")
+			if manifest != "" {
+				mend += " ..." // what to paste is TestGrantMend's
+			}
+			fmt.Fprintf(&b, " (%s)", mend)
 		}
 		b.WriteByte('\n')
 	}
