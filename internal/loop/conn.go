@@ -116,6 +116,9 @@ func (c *Conn) Connecting() bool {
 	return c.connecting || c.tls != nil && c.tls.client && c.tls.handshaking()
 }
 
+// Shaking says whether a TLS handshake is under way.
+func (c *Conn) Shaking() bool { return !c.connecting && c.tls != nil && c.tls.handshaking() }
+
 // Buffered is how many bytes Write had to keep.
 func (c *Conn) Buffered() int {
 	n := len(c.out) - c.sent

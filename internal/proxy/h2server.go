@@ -97,6 +97,7 @@ func (s *h2server) call(x *exchange) *h2call {
 // Ready is called by the loop.
 func (s *h2server) Ready(r loop.Ready) {
 	if !s.stands {
+		s.w.shook(s.point, &s.conn, r.Err)
 		if r.Err != nil {
 			s.lost(r.Err)
 			return
@@ -285,6 +286,7 @@ func (s *h2server) lost(err error) {
 
 func (s *h2server) expired() {
 	if !s.stands {
+		s.w.shook(s.point, &s.conn, errConnectTimeout)
 		s.lost(errConnectTimeout)
 		return
 	}

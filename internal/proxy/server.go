@@ -131,6 +131,7 @@ func (s *server) Ready(r loop.Ready) {
 		return
 	}
 	if !s.stands {
+		s.w.shook(s.point, &s.conn, r.Err)
 		if r.Err != nil {
 			x.serverLost(r.Err, unreached)
 			return
@@ -418,6 +419,7 @@ func (s *server) expired() {
 		s.drop()
 		return
 	}
+	s.w.shook(s.point, &s.conn, errConnectTimeout)
 	s.x.serverLost(errConnectTimeout, unreached)
 }
 

@@ -257,11 +257,12 @@ func (st *stream) downReady(r loop.Ready) {
 func (st *stream) upReady(r loop.Ready) {
 	switch st.phase {
 	case streamConnecting:
+		w := st.w
+		w.shook(st.endpoint, st.up, r.Err)
 		if r.Err != nil {
 			st.refused(r.Err)
 			return
 		}
-		w := st.w
 		st.phase = streamRelaying
 		st.endpoint.Connected()
 		w.tel.UpstreamOpened++
@@ -312,6 +313,7 @@ func (st *stream) expired() {
 	case streamShaking:
 		st.down.CancelHandshake()
 	case streamConnecting:
+		st.w.shook(st.endpoint, st.up, errConnectTimeout)
 		st.refused(errConnectTimeout)
 	case streamRelaying:
 		if now < st.activity+int64(st.view.settings.TunnelTimeout) {

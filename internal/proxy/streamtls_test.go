@@ -178,3 +178,33 @@ func TestListenersShowCertificates(t *testing.T) {
 		}
 	}
 }
+
+// Handshakes with endpoints are counted by how they ended, whatever is carried.
+func TestHandshakesWithEndpointsAreCounted(t *testing.T) {
+	ca := newAuthority(t)
+	believed := plan.BackendTLS{Hostname: "b.example", Authorities: ca.pem()}
+	silent := endpoint(t, func(p *peer) { _, _ = io.Copy(io.Discard, p.r) })
+	plain := endpoint(t, func(p *peer) { p.send("SSH-2.0-none\r\n"); _, _ = io.Copy(io.Discard, p.r) })
+	for _, protocol := range []plan.Protocol{plan.HTTP, plan.H2C, plan.TCP} {
+		good, _ := secureBackend(t, ca.certificate("b.example", "", time.Hour), protocol == plan.H2C, func(http.ResponseWriter, *http.Request) {})
+		bad, _ := secureBackend(t, ca.certificate("other.example", "", time.Hour), protocol == plan.H2C, func(http.ResponseWriter, *http.Request) {})
+		for result, addr := range map[string]string{"ok": good, "certificate-refused": bad, "timeout": silent, "not-tls": plain} {
+			t.Run(fmt.Sprintf("%s/%s", protocol, result), func(t *testing.T) {
+				p := over(protocol, believed, addr)
+				g := start(t, 1, append(toService(p), settings(plan.Settings{ConnectTimeout: 100 * time.Millisecond}))...)
+				if protocol == plan.TCP {
+					c, err := net.Dial("tcp", g.carry(plan.Listener{Protocol: plan.TCP}, plan.Backend{Service: "s", Weight: 1}))
+					if err == nil {
+						defer c.Close()
+					}
+				} else {
+					g.raw(simpleGet)
+				}
+				series := `windrose_upstream_tls_handshakes_total{result="` + result + `"} 1`
+				eventually(t, series, func() bool {
+					return strings.Contains(string(g.hub.AppendMetrics(t.Context(), nil)), series+"\n") && g.metric("windrose_upstream_tls_handshakes_total") == 1
+				})
+			})
+		}
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"windrose.dev/windrose/internal/loop"
 	"windrose.dev/windrose/internal/plan"
 	"windrose.dev/windrose/internal/telemetry"
+	"windrose.dev/windrose/internal/upstream"
 )
 
 // tlsSide is the TLS configuration of a socket. There is one for as long as the
@@ -132,6 +133,24 @@ func handshakeResult(err error) telemetry.Handshake {
 		return telemetry.HandshakeNoName
 	}
 	return telemetry.HandshakeResult(err)
+}
+
+// shook counts how the handshake with an endpoint ended; err is why the
+// connection was not made.
+func (w *worker) shook(e *upstream.Endpoint, conn *loop.Conn, err error) {
+	var gone *loop.LostError
+	switch {
+	case e.TLS == nil:
+	case errors.As(err, &gone) && gone.Op == "connect":
+	case errors.Is(err, errConnectTimeout):
+		if conn.Shaking() {
+			w.tel.Outward(telemetry.HandshakeTimeout)
+		}
+	case errors.Is(err, upstream.ErrNoHTTP2):
+		w.tel.Outward(telemetry.HandshakeNoCommon)
+	default:
+		w.tel.Outward(handshakeResult(err))
+	}
 }
 
 // tlsVersion is a version for the record.

@@ -254,6 +254,10 @@ var families = []family{
 		Metric: Metric{"windrose_upstream_connections_reused_total", Counter, "Requests that took a connection from a pool.", nil},
 		show:   func(h *Hub, p *Page) { c, _ := h.sum(); p.Count(c.UpstreamReused) },
 	},
+	{
+		Metric: Metric{"windrose_upstream_tls_handshakes_total", Counter, "TLS handshakes with endpoints by result.", []string{"result"}},
+		show:   (*Hub).showOutward,
+	},
 }
 
 // Describe lists every metric of the data plane, sorted by name.
@@ -324,6 +328,15 @@ func (h *Hub) showServices(show func(name string, s ServiceState)) {
 	names := slices.Sorted(maps.Keys(all))
 	for _, name := range names[:min(len(names), h.config.MaxSeries/4)] {
 		show(name, all[name])
+	}
+}
+
+func (h *Hub) showOutward(p *Page) {
+	_, f := h.sum()
+	for i, n := range f.outward {
+		if r := Handshake(i); r != HandshakeNoName { // which only servers meet
+			p.Count(n, r.Outward())
+		}
 	}
 }
 

@@ -13,17 +13,18 @@ import (
 // Handshake is how a TLS handshake ended.
 type Handshake uint8
 
-// The ends of a handshake; the zero value is not set and counts as failed.
+// The ends of a handshake, in which a client is the peer; the zero value is not set and counts as failed.
 const (
-	HandshakeFailed   Handshake = iota // for a reason not named below
-	HandshakeOK                        // the connection carries requests
-	HandshakeTimeout                   // the client was too slow
-	HandshakeGone                      // the client closed the connection
-	HandshakeNotTLS                    // the client does not speak TLS
-	HandshakeRefused                   // the client refused, as it does with a certificate that it does not trust
-	HandshakeNoCommon                  // no version, cipher or protocol in common
-	HandshakeNoName                    // no certificate for the name that the client asked for
-	HandshakeOverload                  // too many handshakes at once
+	HandshakeFailed     Handshake = iota // for a reason not named below
+	HandshakeOK                          // the connection carries requests
+	HandshakeTimeout                     // the client was too slow
+	HandshakeGone                        // the client closed the connection
+	HandshakeNotTLS                      // the client does not speak TLS
+	HandshakeRefused                     // the client refused, as it does with a certificate that it does not trust
+	HandshakeNoCommon                    // no version, cipher or protocol in common
+	HandshakeNoName                      // no certificate for the name that the client asked for
+	HandshakeDistrusted                  // windrose refused the peer's certificate, or missed one
+	HandshakeOverload                    // too many handshakes at once
 
 	numHandshakes = int(HandshakeOverload) + 1
 )
@@ -44,6 +45,8 @@ func (h Handshake) String() string {
 		return "nothing-in-common"
 	case HandshakeNoName:
 		return "no-certificate"
+	case HandshakeDistrusted:
+		return "certificate-refused"
 	case HandshakeOverload:
 		return "overload"
 	case HandshakeFailed:
@@ -52,9 +55,13 @@ func (h Handshake) String() string {
 	return "failed"
 }
 
+// Outward is the text for a handshake with an endpoint.
+func (h Handshake) Outward() string { return strings.Replace(h.String(), "client", "endpoint", 1) }
+
 // HandshakeResult classifies what (*tls.Conn).Handshake returned.
 func HandshakeResult(err error) Handshake {
 	var header tls.RecordHeaderError
+	var untrusted *tls.CertificateVerificationError
 	var timeout net.Error
 	var alert *net.OpError
 	switch {
@@ -69,6 +76,8 @@ func HandshakeResult(err error) Handshake {
 		return HandshakeNotTLS
 	case errors.As(err, &alert) && alert.Op == "remote error":
 		return HandshakeRefused // how crypto/tls reports an alert of the peer
+	case errors.As(err, &untrusted), strings.Contains(err.Error(), "client didn't provide a certificate"):
+		return HandshakeDistrusted
 	case nothingInCommon(err.Error()):
 		return HandshakeNoCommon
 	}

@@ -66,6 +66,8 @@ func TestHandshakeResult(t *testing.T) {
 			telemetry.HandshakeNoCommon,
 		},
 		{"no ALPN in common", &tls.Config{NextProtos: []string{"http/1.1"}}, client(&tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h3"}}), telemetry.HandshakeNoCommon},
+		{"no client certificate", &tls.Config{ClientAuth: tls.RequireAnyClientCert}, client(&tls.Config{InsecureSkipVerify: true}), telemetry.HandshakeDistrusted},
+		{"client certificate not trusted", &tls.Config{ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: x509.NewCertPool()}, client(&tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{cert}}), telemetry.HandshakeDistrusted},
 		{"plain HTTP", new(tls.Config), func(conn net.Conn) {
 			go func() { _, _ = io.Copy(io.Discard, conn) }()
 			_, _ = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n") // the server may have closed

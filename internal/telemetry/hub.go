@@ -386,6 +386,9 @@ func (f *fixed) add(o *fixed) {
 	for i, n := range o.handshakes {
 		f.handshakes[i] += n
 	}
+	for i, n := range o.outward {
+		f.outward[i] += n
+	}
 	f.bytesIn += o.bytesIn
 	f.bytesOut += o.bytesOut
 	f.retries += o.retries

@@ -227,6 +227,7 @@ func TestDetachKeepsCounts(t *testing.T) {
 		l.AuthAllowed, l.AuthDenied, l.AuthFailed = 10, 11, 12
 		l.CutProtocol, l.CutSlow, l.CutRoom = 11, 12, 13
 		l.Handshake(telemetry.HandshakeOK)
+		l.Outward(telemetry.HandshakeGone)
 		l.Turn(time.Second)
 		h.Detach(l)
 		h.Detach(l) // a second time does nothing
@@ -253,6 +254,7 @@ func TestDetachKeepsCounts(t *testing.T) {
 	p.want(t, `windrose_connections_cut_total{reason="room"}`, 26)
 	p.want(t, `windrose_requests_active`, 0)
 	p.want(t, `windrose_tls_handshakes_total{result="ok"}`, 2)
+	p.want(t, `windrose_upstream_tls_handshakes_total{result="endpoint-gone"}`, 2)
 	p.want(t, `windrose_loop_turn_duration_seconds_sum`, 2)
 }
 

@@ -75,7 +75,8 @@ type Loop struct {
 // They only grow, so a fold copies them.
 type fixed struct {
 	faults       [numFlags]uint64
-	handshakes   [numHandshakes]uint64
+	handshakes   [numHandshakes]uint64 // of clients
+	outward      [numHandshakes]uint64 // with endpoints
 	bytesIn      uint64
 	bytesOut     uint64
 	retries      uint64
@@ -109,7 +110,14 @@ func (l *Loop) Socket(name string) *Socket {
 	return s
 }
 
-// Handshake counts a TLS handshake.
+// Outward counts a TLS handshake with an endpoint.
+func (l *Loop) Outward(h Handshake) {
+	if int(h) < numHandshakes {
+		l.fixed.outward[h]++
+	}
+}
+
+// Handshake counts a TLS handshake of a client.
 func (l *Loop) Handshake(h Handshake) {
 	if int(h) < numHandshakes {
 		l.fixed.handshakes[h]++

@@ -101,7 +101,7 @@ func clientConfig(t *plan.BackendTLS, protocol plan.Protocol, shown *showing) *t
 			}
 		}
 		if protocol == plan.H2C && s.NegotiatedProtocol != "h2" {
-			return errNoHTTP2
+			return ErrNoHTTP2
 		}
 		return nil
 	}
@@ -109,13 +109,22 @@ func clientConfig(t *plan.BackendTLS, protocol plan.Protocol, shown *showing) *t
 }
 
 var (
-	errNoHTTP2       = errors.New("the endpoint does not offer HTTP/2 (ALPN h2)")
+	// ErrNoHTTP2 is the error of a handshake with an endpoint that does not offer
+	// what its Service says.
+	ErrNoHTTP2       = errors.New("the endpoint does not offer HTTP/2 (ALPN h2)")
 	errNoCertificate = errors.New("the endpoint has shown no certificate")
 )
 
 // verify looks whether a chain leads to one of roots, and its leaf has one of
 // names.
 func verify(chain []*x509.Certificate, roots *x509.CertPool, names []plan.SubjectName) error {
+	if err := doubt(chain, roots, names); err != nil {
+		return &tls.CertificateVerificationError{UnverifiedCertificates: chain, Err: err}
+	}
+	return nil
+}
+
+func doubt(chain []*x509.Certificate, roots *x509.CertPool, names []plan.SubjectName) error {
 	if len(chain) == 0 {
 		return errNoCertificate
 	}
@@ -124,7 +133,7 @@ func verify(chain []*x509.Certificate, roots *x509.CertPool, names []plan.Subjec
 		opts.Intermediates.AddCert(c)
 	}
 	if _, err := chain[0].Verify(opts); err != nil {
-		return fmt.Errorf("failed to verify certificate: %w", err)
+		return err
 	}
 	wanted := make([]string, 0, len(names))
 	for _, n := range names {
