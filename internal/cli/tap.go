@@ -102,6 +102,8 @@ func filterFlags(flags *pflag.FlagSet, f *tap.Filter) {
 
 func (t *tapping) run(ctx context.Context) error {
 	client := admin.NewClient(t.admin)
+	ctx, stop := untilInterrupted(ctx)
+	defer stop()
 	if t.lasting > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, t.lasting)

@@ -1,9 +1,12 @@
 package cli
 
 import (
+	"context"
 	"io"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
@@ -22,6 +25,18 @@ func sizeOf(w io.Writer) (columns, lines int, ok bool) {
 		return 0, 0, false
 	}
 	return int(size.Col), int(size.Row), true
+}
+
+// untilInterrupted gives a context that ends with the first Ctrl-C, so that a
+// command that goes on can end in order; a second one ends it at once.
+func untilInterrupted(ctx context.Context) (context.Context, context.CancelFunc) {
+	signals := []os.Signal{syscall.SIGINT, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // nohup ignores it on purpose
+		signals = append(signals, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(ctx, signals...)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
 }
 
 // clean is a text from the wire on one line, with nothing that commands a

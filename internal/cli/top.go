@@ -110,6 +110,8 @@ head of its answer. _none are requests that no route took.`,
 
 func (t *topRun) run(ctx context.Context) error {
 	client := admin.NewClient(t.admin)
+	ctx, stop := untilInterrupted(ctx)
+	defer stop()
 	_, _, terminal := sizeOf(t.stdout)
 	terminal = terminal && !t.once && t.output == "text"
 	if terminal {
