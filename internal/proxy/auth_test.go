@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -20,9 +21,11 @@ import (
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"windrose.dev/windrose/internal/h2"
 	"windrose.dev/windrose/internal/plan"
 )
 
@@ -673,5 +676,100 @@ func TestAuthFlood(t *testing.T) {
 	}
 	if n := g.proxy.Gated(); n != 0 {
 		t.Errorf("%d bytes are held", n)
+	}
+}
+
+// A WebSocket over HTTP/2 is asked about as the GET that it stands for; what comes
+// behind the request is no body, and waits.
+func TestAuthBeforeAWebSocketOverH2(t *testing.T) {
+	a := &authoriser{answer: func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") == "" {
+			w.WriteHeader(401)
+		}
+	}}
+	auth := service("a", backend(t, a.ServeHTTP))
+	sockets(t, func(t *testing.T, parts []plan.Part) {
+		parts[0] = route("r", guarded(asking(plan.Auth{Service: "a", MaxBody: 100})))
+		g := start(t, 1, append(parts, auth)...)
+		m := g.dialH2()
+		m.connect("websocket")
+		if e := m.until(h2.Head); e.status != 401 {
+			t.Fatalf("got %+v, want 401", e)
+		}
+		m = g.dialH2()
+		id := m.connect("websocket", "authorization", "me")
+		m.push(id, "ping", false)
+		if e := m.until(h2.Head); e.status != 200 {
+			t.Fatalf("got %+v, want 200", e)
+		}
+		if got := m.pull(id, 4); got != "ping" {
+			t.Fatalf("got %q, want ping", got)
+		}
+		if asked := a.take(); len(asked) != 2 || !strings.HasPrefix(asked[1], `GET /chat?a=b x length=0 body="" `) {
+			t.Errorf("asked %q", asked)
+		}
+	})
+}
+
+// What many clients send for authorisers to be told is held within bounds, and
+// given up with them.
+func TestAuthHoldsWithinBounds(t *testing.T) {
+	g := start(t, 1, route("r", guarded(asking(plan.Auth{Service: "a", MaxBody: 8 << 20}))), service("s", backend(t, repeater)), service("a", backend(t, repeater)))
+	piece := strings.Repeat("x", 7<<20)
+	refused := make(chan string, 16)
+	var peers []*peer
+	for range 12 {
+		p := g.dial()
+		peers = append(peers, p)
+		p.send("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 8000000\r\n\r\n")
+		go func() {
+			_, _ = io.WriteString(p, piece)
+			head, _ := p.r.ReadString('\n')
+			refused <- head
+		}()
+	}
+	if head := <-refused; !strings.HasPrefix(head, "HTTP/1.1 503 ") {
+		t.Errorf("got %q, want 503", head)
+	}
+	if n := g.proxy.Gated(); n > 65<<20 {
+		t.Errorf("%d bytes are held", n)
+	}
+	for _, p := range peers {
+		p.reset()
+	}
+	eventually(t, "nothing is held any more", func() bool { return g.proxy.Gated() == 0 && g.metric("windrose_requests_active") == 0 })
+}
+
+// A large body is told whole where the filter wants that.
+func TestAuthIsToldALargeBody(t *testing.T) {
+	a := &authoriser{answer: func(http.ResponseWriter, *http.Request) {}}
+	for _, second := range []bool{false, true} {
+		g := start(t, 1, route("r", guarded(asking(plan.Auth{Service: "a", MaxBody: 2 << 20}))), service("s", backend(t, repeater)), authService(t, "a", second, a))
+		for name, client := range clients() {
+			resp, body := do(t, client, newRequest(t, "POST", "http://"+g.addr+"/", strings.Repeat("z", 1_500_000)))
+			if resp.StatusCode != 200 || body != `POST / shop.example body=1500000zzzzzzzzzz trailer=""` {
+				t.Errorf("%s: got %d %s", name, resp.StatusCode, body)
+			}
+			if asked := a.take(); len(asked) != 1 || !strings.HasPrefix(asked[0], "POST / shop.example length=1500000 body=\"zzz") {
+				t.Errorf("%s: asked %d times, or about another body: %.60q", name, len(asked), asked)
+			}
+			client.CloseIdleConnections()
+		}
+	}
+}
+
+// A server of gRPC that does not know the call says so without a message.
+func TestAuthByGRPCOfAnotherService(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := grpc.NewServer()
+	go func() { _ = s.Serve(ln) }()
+	defer s.Stop()
+	g := start(t, 1, route("r", guarded(asking(plan.Auth{Service: "a", GRPC: true}))), service("s", backend(t, repeater)), h2cService("a", ln.Addr().String()))
+	resp, body := do(t, http.DefaultClient, newRequest(t, "GET", "http://"+g.addr+"/", ""))
+	if resp.StatusCode != 503 || !strings.Contains(body, "authoriser a answered with gRPC status 12") {
+		t.Errorf("got %d %s", resp.StatusCode, body)
 	}
 }
