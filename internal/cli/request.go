@@ -155,6 +155,12 @@ func phasesOf(r *tap.Event) []phase {
 	default:
 		add(0, 0, "the head came, all at once")
 	}
+	switch {
+	case r.Asked > 0 && (r.Fault == "denied" || r.Fault == "auth-failed"):
+		add(r.Asked, 0, "an authoriser did not say yes")
+	case r.Asked > 0:
+		add(r.Asked, 0, "the authorisers had said yes")
+	}
 	for i := range r.Tries {
 		t := &r.Tries[i]
 		n := i + 1
@@ -296,6 +302,9 @@ func whose(r *tap.Event) string {
 	case "config":
 		return "the configuration's side: the objects above"
 	case "upstream":
+		if r.Fault == "auth-failed" {
+			return "the authoriser's side: the sentence names it"
+		}
 		if r.Endpoint != "" {
 			return "the service's side: " + r.Service + ", last at " + r.Endpoint
 		}

@@ -23,6 +23,7 @@ func (g *gate) failed(why string) {
 // judge is called when an authoriser has answered, or will not.
 func (g *gate) judge() {
 	c := g.check
+	g.x.rec.Asked = g.x.since(g.x.w.loop.Clock())
 	cut := c.large && !c.auth.GRPC // what was wanted of the answer is there
 	switch {
 	case c.fault == record.RequestTimeout:

@@ -268,6 +268,9 @@ type Record struct {
 	// once. From then to the first attempt's Begun a rule was found and a backend
 	// picked.
 	Received time.Duration
+	// Asked is when the last authoriser had answered, or was given up, from Start; 0
+	// if none was asked.
+	Asked time.Duration
 	// Answered is when the client was given the answer's final head, from Start; 0
 	// if it was given none.
 	Answered time.Duration

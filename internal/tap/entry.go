@@ -28,7 +28,7 @@ const (
 )
 
 const (
-	fixedBytes = 4 + 7*8 + 2*4 + 2 + 1 + 1 + addrBytes
+	fixedBytes = 4 + 7*8 + 2*4 + 2 + 1 + 1 + addrBytes + 8
 	tryBytes   = 5*8 + 2 + 1 + 1 + addrBytes
 	addrBytes  = 1 + 16 + 2
 	numTexts   = 12
@@ -69,6 +69,7 @@ func appendEntry(dst []byte, r *record.Record, query bool) []byte {
 	le.PutUint16(b[68:], uint16(r.Status))
 	b[70], b[71] = byte(r.Fault), byte(len(r.Tries))
 	putAddr(b[72:], r.Client)
+	le.PutUint64(b[72+addrBytes:], uint64(r.Asked))
 	for i := range r.Tries {
 		w.try(&r.Tries[i], r.Service)
 	}
@@ -212,6 +213,7 @@ func next(entries []byte, rec *record.Record) []byte {
 	rec.Fault = record.Flag(r.u8())
 	tries := int(r.u8())
 	rec.Client = r.addr()
+	rec.Asked = r.duration()
 	own := make([]bool, 0, record.MaxTries)
 	for range tries {
 		t := record.Attempt{Begun: r.duration(), Connected: r.duration(), Sent: r.duration(), Answered: r.duration(), Ended: r.duration(), Status: r.u16()}

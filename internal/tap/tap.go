@@ -65,6 +65,7 @@ type Event struct {
 	BytesOut int64     `json:"bytes_out"`
 	Duration Millis    `json:"duration_ms"`
 	Received Millis    `json:"received_ms,omitempty"` // when its head was whole
+	Asked    Millis    `json:"asked_ms,omitempty"`    // when the last authoriser had answered
 	Answered Millis    `json:"answered_ms,omitempty"` // when the client was given the answer's head
 	Upstream Millis    `json:"upstream_ms,omitempty"`
 	Listener string    `json:"listener,omitempty"`
@@ -119,7 +120,7 @@ func EventOf(r *record.Record) Event {
 	e := Event{
 		Time: r.Start.UTC(), ID: string(r.ID), Client: r.Client.String(), Method: string(r.Method), Host: string(r.Host), Path: string(r.Path),
 		Protocol: r.Protocol, TLS: r.TLS, Identity: r.Identity, Status: r.Status, BytesIn: r.BytesIn, BytesOut: r.BytesOut,
-		Duration: Millis(r.Duration), Received: Millis(r.Received), Answered: Millis(r.Answered), Upstream: Millis(r.Upstream),
+		Duration: Millis(r.Duration), Received: Millis(r.Received), Asked: Millis(r.Asked), Answered: Millis(r.Answered), Upstream: Millis(r.Upstream),
 		Listener: r.Listener, Route: r.Route, Service: r.Service, Attempts: r.Attempts, Agent: string(r.Agent),
 	}
 	if r.Route != "" {

@@ -18,7 +18,7 @@ import (
 func full() *record.Record {
 	at := netip.MustParseAddrPort("[2001:db8::1]:8080")
 	return &record.Record{
-		Start: time.Unix(1_800_000_000, 123_456_000), Duration: 12 * time.Millisecond, Received: time.Microsecond, Answered: 11 * time.Millisecond,
+		Start: time.Unix(1_800_000_000, 123_456_000), Duration: 12 * time.Millisecond, Received: time.Microsecond, Asked: 2 * time.Microsecond, Answered: 11 * time.Millisecond,
 		Upstream: 9 * time.Millisecond, ID: []byte("0123456789abcdef0123456789abcdef"), Client: netip.MustParseAddrPort("192.0.2.7:5120"),
 		Protocol: "HTTP/1.1", TLS: "TLS1.3", Identity: "spiffe://example/cart", Method: []byte("GET"), Host: []byte("shop.example"), Path: []byte("/cart?token=1"), Agent: []byte("curl/8.9"),
 		Listener: "Gateway/default/edge/https", Route: "HTTPRoute/default/shop", Rule: 2, Service: "default/shop:80",
@@ -97,7 +97,7 @@ func TestEventAsJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	const want = `{"ts":"2027-01-15T08:00:00.123456Z","id":"0123456789abcdef0123456789abcdef","client":"192.0.2.7:5120","method":"GET","host":"shop.example","path":"/cart",` +
-		`"protocol":"HTTP/1.1","tls":"TLS1.3","identity":"spiffe://example/cart","status":504,"bytes_in":10,"bytes_out":1024,"duration_ms":12.000,"received_ms":0.001,"answered_ms":11.000,"upstream_ms":9.000,` +
+		`"protocol":"HTTP/1.1","tls":"TLS1.3","identity":"spiffe://example/cart","status":504,"bytes_in":10,"bytes_out":1024,"duration_ms":12.000,"received_ms":0.001,"asked_ms":0.002,"answered_ms":11.000,"upstream_ms":9.000,` +
 		`"listener":"Gateway/default/edge/https","route":"HTTPRoute/default/shop","rule":2,"service":"default/shop:80","endpoint":"[2001:db8::1]:8080","attempts":2,"agent":"curl/8.9",` +
 		`"fault":"backend-timeout","side":"upstream","reason":"no answer","mend":"make the service faster, or raise timeouts.backendRequest of the route's rule",` +
 		`"tries":[{"service":"default/old:80","endpoint":"127.0.0.1:1","begun_ms":1.000,"ended_ms":2.000,"fault":"connect-failed","reason":"connection refused"},` +
