@@ -76,7 +76,7 @@ func view() *admin.View {
 			{Key: plan.Key{Kind: plan.KindCertificate, Name: "default/keys"}, Certificate: &plan.Certificate{Chain: []byte("public"), Key: []byte(secret)}},
 			{Key: plan.Key{Kind: plan.KindService, Name: "default/web-2:80"}, Service: &plan.Service{}},
 			{Key: plan.Key{Kind: plan.KindService, Name: "default/web:80"}, Service: &plan.Service{Endpoints: []plan.Endpoint{{Addr: netip.MustParseAddrPort("127.0.0.1:8080"), Name: "app"}}}},
-			{Key: plan.Key{Kind: plan.KindService, Name: "default/webb:80"}, Service: &plan.Service{}},
+			{Key: plan.Key{Kind: plan.KindService, Name: "default/webb:80"}, Service: &plan.Service{TLS: &plan.BackendTLS{Client: &plan.ClientCertificate{Chain: []byte("public"), Key: plan.Secret(secret)}}}},
 			{Key: plan.Key{Kind: plan.KindSettings, Name: "default"}, Settings: &plan.Settings{SessionKey: plan.Secret(secret)}},
 			{Key: plan.Key{Kind: plan.KindSocket, Name: "tcp/[::]:443"}, Socket: &plan.Socket{Addr: netip.MustParseAddrPort("[::]:443")}},
 		},

@@ -71,8 +71,8 @@ func (v *View) findingsByObject() map[object.Key][]object.Finding {
 }
 
 // endpoints are those of a Service in the plan.
-func (v *View) endpoints(n object.Name) []Endpoints {
-	prefix := n.String() + ":"
+func (v *View) endpoints(of string) []Endpoints {
+	prefix := of + ":"
 	first, _ := slices.BinarySearchFunc(v.Parts, plan.Key{Kind: plan.KindService, Name: prefix}, func(p *plan.Part, k plan.Key) int {
 		if c := strings.Compare(string(p.Key.Kind), string(k.Kind)); c != 0 {
 			return c
@@ -185,7 +185,9 @@ func (s *Server) item(v *View, o metav1.Object, findings []object.Finding, detai
 	}
 	switch name := object.NameOf(o); key.Kind {
 	case "Service":
-		it.Endpoints = v.endpoints(name)
+		it.Endpoints = v.endpoints(name.String())
+	case "XBackend":
+		it.Endpoints = v.endpoints("XBackend/" + name.String())
 	case "Workload":
 		if s.cfg.Output != nil {
 			it.Output = s.cfg.Output(name)

@@ -157,9 +157,9 @@ func (s *Server) plan(w http.ResponseWriter, r *http.Request) {
 	reply(w, sum)
 }
 
-// withoutKey gives a part that may leave: a certificate without its key,
-// settings without that of sessions, and what collectors are told without the
-// values of header fields.
+// withoutKey gives a part that may leave: a certificate without its key, and so
+// that which a service's endpoints are shown, settings without that of sessions,
+// and what collectors are told without the values of header fields.
 func withoutKey(p *plan.Part) *plan.Part {
 	part := *p
 	switch {
@@ -167,6 +167,10 @@ func withoutKey(p *plan.Part) *plan.Part {
 		cert := *p.Certificate
 		cert.Key = nil
 		part.Certificate = &cert
+	case p.Service != nil && p.Service.TLS != nil && p.Service.TLS.Client != nil:
+		service, believed, client := *p.Service, *p.Service.TLS, *p.Service.TLS.Client
+		client.Key = nil
+		believed.Client, service.TLS, part.Service = &client, &believed, &service
 	case p.Settings != nil:
 		settings := *p.Settings
 		settings.SessionKey = nil

@@ -212,10 +212,10 @@ func (a *app) conditions(w io.Writer, indent, title string, all []metav1.Conditi
 }
 
 func (a *app) describeDetails(w io.Writer, it admin.Item) {
-	if it.Kind == "Service" {
+	if it.Kind == "Service" || it.Kind == "XBackend" {
 		fmt.Fprintln(w, a.colors.bold("Endpoints"))
 		if len(it.Endpoints) == 0 {
-			fmt.Fprintln(w, "  <none>: no route uses this Service")
+			fmt.Fprintln(w, "  <none>: no route uses this "+it.Kind)
 		}
 		for _, e := range it.Endpoints {
 			list := strings.Join(e.Endpoints, ", ")

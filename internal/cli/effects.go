@@ -137,11 +137,16 @@ func (x *explainer) backend(b *plan.BoundBackend, rule *plan.Rule, i int) explai
 	return out
 }
 
-// serviceKey is the object of a service: NAMESPACE/NAME:PORT.
+// serviceKey is the object of a service: NAMESPACE/NAME:PORT, with XBackend/ in
+// front for one of those.
 func serviceKey(name string) object.Key {
+	key := object.Key{Kind: "Service"}
 	name, _, _ = strings.Cut(name, ":")
-	namespace, name, _ := strings.Cut(name, "/")
-	return object.Key{Kind: "Service", Namespace: namespace, Name: name}
+	if rest, ok := strings.CutPrefix(name, "XBackend/"); ok {
+		key.Kind, name = "XBackend", rest
+	}
+	key.Namespace, key.Name, _ = strings.Cut(name, "/")
+	return key
 }
 
 // forwarded is the host and target that an endpoint gets. A backend's rewrite

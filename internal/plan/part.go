@@ -397,7 +397,8 @@ const (
 // Service is one port of a Service. Its key's name is "NAMESPACE/NAME:PORT",
 // with "/tcp", "/udp" or "/h2c" after it where a route asks for that and the
 // port itself does not say so: an HTTPRoute and a TCPRoute may send to one port.
-// "/tls" follows where TLS is spoken to it.
+// "/tls" follows where TLS is spoken to it. That of an XBackend has "XBackend/" in
+// front.
 type Service struct {
 	Protocol  Protocol   `json:"protocol"`
 	Balance   Balance    `json:"balance,omitempty"` // empty: LeastRequest
@@ -441,6 +442,23 @@ type BackendTLS struct {
 	System      bool   `json:"system,omitempty"`
 	// Names are alternatives; the endpoint's certificate must have one of them.
 	Names []SubjectName `json:"names,omitempty"`
+	// Alone has the endpoint be shown Client or nothing, whatever the listener
+	// shows.
+	Alone  bool               `json:"alone,omitempty"`
+	Client *ClientCertificate `json:"client,omitempty"`
+}
+
+// ClientCertificate is what an endpoint is shown that asks who connects.
+type ClientCertificate struct {
+	Chain []byte `json:"chain"` // PEM
+	Key   Secret `json:"key"`   // PEM
+}
+
+func (c *ClientCertificate) same(other *ClientCertificate) bool {
+	if c == nil || other == nil {
+		return c == other
+	}
+	return bytes.Equal(c.Chain, other.Chain) && bytes.Equal(c.Key, other.Key)
 }
 
 // SubjectName is a name in a certificate; exactly one field is set.
@@ -454,7 +472,8 @@ func (t *BackendTLS) Same(other *BackendTLS) bool {
 	if t == nil || other == nil {
 		return t == other
 	}
-	return t.Hostname == other.Hostname && t.System == other.System && bytes.Equal(t.Authorities, other.Authorities) && slices.Equal(t.Names, other.Names)
+	return t.Hostname == other.Hostname && t.System == other.System && bytes.Equal(t.Authorities, other.Authorities) && slices.Equal(t.Names, other.Names) &&
+		t.Alone == other.Alone && t.Client.same(other.Client)
 }
 
 // Endpoint is one address of a service.

@@ -297,3 +297,51 @@ func TestBackendTLSAndCleartextAreApart(t *testing.T) {
 		}
 	}
 }
+
+// A service's own certificate is shown whatever the listener shows; where it has
+// none, nothing is; and one that cannot be read has no connection made.
+func TestServicesShowTheirOwnCertificate(t *testing.T) {
+	ca := newAuthority(t)
+	clients := x509.NewCertPool()
+	one, two := certificate(t, "one", false, "one.example"), certificate(t, "two", false, "two.example")
+	clients.AppendCertsFromPEM(one.Certificate.Chain)
+	clients.AppendCertsFromPEM(two.Certificate.Chain)
+	client := func(p plan.Part) *plan.ClientCertificate {
+		return &plan.ClientCertificate{Chain: p.Certificate.Chain, Key: plan.Secret(p.Certificate.Key)}
+	}
+	mixed := client(one)
+	mixed.Key = plan.Secret(two.Certificate.Key)
+	for _, c := range []struct {
+		name   string
+		client *plan.ClientCertificate
+		want   string
+	}{
+		{"its own", client(two), "from two"},
+		{"none", nil, "from nobody"},
+		{"one that cannot be read", mixed, "HTTP/1.1 503"},
+	} {
+		for _, protocol := range []plan.Protocol{plan.HTTP, plan.H2C} {
+			t.Run(fmt.Sprint(c.name, " ", protocol), func(t *testing.T) {
+				cfg := ca.certificate("b.example", "", time.Hour)
+				cfg.ClientAuth, cfg.ClientCAs = tls.VerifyClientCertIfGiven, clients
+				b, _ := secureBackend(t, cfg, protocol == plan.H2C, func(w http.ResponseWriter, r *http.Request) {
+					name := "nobody"
+					if len(r.TLS.PeerCertificates) > 0 {
+						name = r.TLS.PeerCertificates[0].Subject.CommonName
+					}
+					fmt.Fprint(w, "from ", name)
+				})
+				g := start(t, 1, append(toService(over(protocol, plan.BackendTLS{Hostname: "b.example", Authorities: ca.pem(), Alone: true, Client: c.client}, b)), one)...)
+				addr := g.listen("shows", plan.Listener{Protocol: plan.HTTP, Shows: "one"})
+				attach := route("r", all(plan.Backend{Service: "s", Weight: 1}))
+				attach.Route.Attach = append(attach.Route.Attach, plan.Attachment{Listener: "shows"})
+				g.use(attach)
+				p := dialTCP(t, addr)
+				p.send(simpleGet)
+				if got := p.rest(); !strings.Contains(got, c.want) {
+					t.Errorf("got %q, want %q", got, c.want)
+				}
+			})
+		}
+	}
+}

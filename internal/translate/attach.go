@@ -21,6 +21,9 @@ type inputs struct {
 	services []object.Name // looked up, also in vain
 	secrets  []object.Name // likewise
 
+	xbackends     []object.Name // looked up, also in vain
+	xbackendNames bool          // which XBackends there are
+
 	namespace    bool // the labels of the object's own namespace
 	grants       bool // any ReferenceGrant
 	configMaps   bool // any ConfigMap
@@ -45,6 +48,7 @@ func (in *inputs) stale(t *Translator, namespace string) bool {
 		in.configMaps && d.configMaps.any(),
 		in.serviceNames && d.services.names,
 		in.secretNames && d.secrets.names,
+		in.xbackendNames && d.xbackends.names,
 		in.parentNames && t.gateways.names,
 		in.ingress && t.ingress.changed:
 		return true
@@ -58,6 +62,11 @@ func (in *inputs) stale(t *Translator, namespace string) bool {
 	}
 	if d.services.any() || d.policies.any() || d.configMaps.any() || d.bundles.any() {
 		if slices.ContainsFunc(in.services, func(n object.Name) bool { return d.services.has(n) || t.policyChanged(n) }) {
+			return true
+		}
+	}
+	for _, name := range in.xbackends {
+		if _, changed := t.xbackends.changed[name]; changed {
 			return true
 		}
 	}

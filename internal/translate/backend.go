@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gatewayxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
 	"windrose.dev/windrose/internal/object"
 	"windrose.dev/windrose/internal/plan"
@@ -20,10 +21,16 @@ type servicePort struct {
 	port int32
 	as   plan.Protocol
 	tls  bool // a BackendTLSPolicy wants TLS there
+
+	xbackend bool // it is that of an XBackend
 }
 
 func (s servicePort) String() string {
-	text := s.name.Namespace + "/" + s.name.Name + ":" + strconv.Itoa(int(s.port))
+	text := ""
+	if s.xbackend {
+		text = "XBackend/"
+	}
+	text += s.name.Namespace + "/" + s.name.Name + ":" + strconv.Itoa(int(s.port))
 	if s.as != "" {
 		text += "/" + string(s.as)
 	}
@@ -53,6 +60,9 @@ func (c *compiler) resolveFor(ref *gatewayv1.BackendObjectReference, field func(
 	refuse := func(reason gatewayv1.RouteConditionReason, sub, message, mend string) (servicePort, verdict) {
 		c.find(object.Error, field()+sub, string(reason), message, mend)
 		return servicePort{}, verdict{string(reason), message}
+	}
+	if ref.Group != nil && *ref.Group == gatewayxv1alpha1.GroupName && ref.Kind != nil && *ref.Kind == "XBackend" {
+		return c.toXBackend(ref, field, kind)
 	}
 	if ref.Group != nil && *ref.Group != "" || ref.Kind != nil && *ref.Kind != "Service" {
 		named := "Service"

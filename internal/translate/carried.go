@@ -19,6 +19,7 @@ type Carried struct {
 	Retry          bool // retry of rules
 	Mirror         bool // filter RequestMirror
 	Session        bool // session persistence
+	XBackend       bool // XBackends
 	Auth           bool // filter ExternalAuth, of rules and of listeners
 	BackendTLS     bool // BackendTLSPolicies
 	ClientCerts    bool // client certificates: asked of clients, and shown to backends
@@ -40,6 +41,7 @@ func DataPlane() Carried {
 		Retry:          true,
 		Mirror:         true,
 		Session:        true,
+		XBackend:       true,
 		Auth:           true,
 		BackendTLS:     true,
 		ClientCerts:    true,

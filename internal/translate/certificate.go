@@ -30,6 +30,7 @@ type certificate struct {
 	problem             string
 	notBefore, notAfter time.Time
 	used                bool // by a listener, in the run under way
+	watched             bool // by an XBackend, whose part holds it
 }
 
 // certificates are the Secrets that listeners name, each read once.
@@ -55,12 +56,13 @@ func (c *certificates) read(secret *corev1.Secret) *certificate {
 // collect gives the parts of the certificates in use and forgets the others.
 func (c *certificates) collect(r *Result) {
 	for name, made := range c.bySecret {
-		if !made.used {
+		if !made.used && !made.watched {
 			delete(c.bySecret, name)
 			continue
 		}
-		made.used = false
-		if made.part != nil {
+		used := made.used
+		made.used, made.watched = false, false
+		if used && made.part != nil {
 			r.Parts = append(r.Parts, made.part)
 		}
 	}
@@ -79,7 +81,7 @@ func (t *Translator) expiry() []object.Finding {
 	now := t.env.Now()
 	var found []object.Finding
 	for name, c := range t.secrets.bySecret {
-		if c.part == nil || !c.used {
+		if c.part == nil || !c.used && !c.watched {
 			continue
 		}
 		f := object.Finding{Severity: object.Error, Object: object.Key{Kind: "Secret", Namespace: name.Namespace, Name: name.Name}, Field: "data[tls.crt]", Reason: reasonCertificateExpiry}

@@ -10,7 +10,8 @@ import (
 // is read by one step only is compared there.
 type deltas struct {
 	classes, gateways, listenerSets    delta
-	grants, policies, traffic          delta
+	grants, policies                   delta
+	traffic, xbackends                 delta
 	ingressClasses                     delta
 	services, slices, workloads        delta
 	secrets, configMaps, namespaces    delta
@@ -27,6 +28,7 @@ func compare(old, next *object.Set) deltas {
 		grants:         diff(old.ReferenceGrants, next.ReferenceGrants),
 		policies:       diff(old.BackendTLSPolicies, next.BackendTLSPolicies),
 		traffic:        diff(old.XBackendTrafficPolicies, next.XBackendTrafficPolicies),
+		xbackends:      diff(old.XBackends, next.XBackends),
 		ingressClasses: diff(old.IngressClasses, next.IngressClasses),
 		services:       diff(old.Services, next.Services),
 		slices:         diff(old.EndpointSlices, next.EndpointSlices),

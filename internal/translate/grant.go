@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gatewayxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
 	"windrose.dev/windrose/internal/object"
 )
@@ -34,7 +35,7 @@ func (t *Translator) granted(from object.Key, kind, namespace, name string) bool
 		return true
 	}
 	for _, g := range t.grants[namespace] {
-		if g.from.Group == gatewayv1.GroupName && string(g.from.Kind) == from.Kind && string(g.from.Namespace) == from.Namespace &&
+		if g.from.Group == groupOf(g.from.Kind) && string(g.from.Kind) == from.Kind && string(g.from.Namespace) == from.Namespace &&
 			g.to.Group == "" && string(g.to.Kind) == kind && (g.to.Name == nil || *g.to.Name == "" || string(*g.to.Name) == name) {
 			return true
 		}
@@ -51,6 +52,14 @@ apiVersion: gateway.networking.k8s.io/v1
 kind: ReferenceGrant
 metadata: {name: %s, namespace: %s}
 spec:
-  from: [{group: gateway.networking.k8s.io, kind: %s, namespace: %s}]
-  to: [{group: "", kind: %s, name: %s}]`, namespace, strings.TrimRight(grant[:min(len(grant), 253)], "-."), namespace, from.Kind, from.Namespace, kind, name)
+  from: [{group: %s, kind: %s, namespace: %s}]
+  to: [{group: "", kind: %s, name: %s}]`, namespace, strings.TrimRight(grant[:min(len(grant), 253)], "-."), namespace, groupOf(gatewayv1.Kind(from.Kind)), from.Kind, from.Namespace, kind, name)
+}
+
+// groupOf is the group of a kind that refers to others.
+func groupOf(kind gatewayv1.Kind) gatewayv1.Group {
+	if kind == "XBackend" {
+		return gatewayxv1alpha1.GroupName
+	}
+	return gatewayv1.GroupName
 }

@@ -12,6 +12,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gatewayxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
 	"windrose.dev/windrose/api/v1alpha1"
 	"windrose.dev/windrose/internal/object"
@@ -198,7 +199,14 @@ func (w *world) object() metav1.Object {
 }
 
 func (w *world) rare() metav1.Object {
-	switch w.IntN(8) {
+	switch w.IntN(12) {
+	case 8, 9:
+		return w.xbackend()
+	case 10:
+		return w.trafficPolicy()
+	case 11:
+		mesh := &gatewayxv1alpha1.XMesh{ObjectMeta: w.meta(""), Spec: gatewayxv1alpha1.MeshSpec{ControllerName: gatewayv1.GatewayController(w.one(translate.MeshController, "foreign/x"))}}
+		return mesh
 	case 0:
 		c := &networkingv1.IngressClass{ObjectMeta: w.meta(""), Spec: networkingv1.IngressClassSpec{Controller: w.one(translate.IngressController, "foreign/x")}}
 		if w.maybe() {
@@ -233,6 +241,48 @@ func (w *world) rare() metav1.Object {
 		CommonRouteSpec: gatewayv1.CommonRouteSpec{ParentRefs: []gatewayv1.ParentReference{w.parent()}},
 		Rules:           []gatewayv1.GRPCRouteRule{{BackendRefs: []gatewayv1.GRPCBackendRef{{BackendRef: gatewayv1.BackendRef{BackendObjectReference: w.backend()}}}}},
 	}}
+}
+
+func (w *world) xbackend() *gatewayxv1alpha1.XBackend {
+	b := &gatewayxv1alpha1.XBackend{ObjectMeta: w.meta("x", "y"), Spec: gatewayxv1alpha1.BackendSpec{
+		Type: gatewayxv1alpha1.BackendTypeEndpointSelector, Port: gatewayxv1alpha1.BackendPort{Number: 8080},
+		EndpointSelector: &gatewayxv1alpha1.EndpointSelectorBackend{LabelSelector: gatewayxv1alpha1.LabelSelector{
+			MatchLabels: map[gatewayv1.LabelKey]gatewayv1.LabelValue{"app": gatewayv1.LabelValue(w.one("a", "b"))},
+		}},
+	}}
+	if w.maybe() {
+		b.Spec.Type, b.Spec.EndpointSelector = gatewayxv1alpha1.BackendTypeExternalHostname, nil
+		b.Spec.ExternalHostname = &gatewayxv1alpha1.ExternalHostnameBackend{Hostname: gatewayv1.PreciseHostname(w.one("a.example", "a.cluster.local"))}
+	}
+	if w.maybe() {
+		b.Spec.Protocol = new(gatewayxv1alpha1.BackendProtocol(w.one("HTTP", "H2C", "TCP", "MCP")))
+	}
+	if w.maybe() {
+		b.Spec.SessionPersistence = &gatewayv1.SessionPersistence{}
+	}
+	if w.maybe() {
+		b.Spec.TLS = &gatewayxv1alpha1.BackendTLS{
+			Mode:                 gatewayxv1alpha1.BackendTLSMode(w.one("ServerOnly", "ClientAndServer")),
+			ClientCertificateRef: &gatewayv1.SecretObjectReference{Name: gatewayv1.ObjectName(w.one("a", "b")), Namespace: new(gatewayv1.Namespace(w.one("x", "y")))},
+			Validation:           &gatewayv1.BackendTLSPolicyValidation{Hostname: "a.example", CACertificateRefs: []gatewayv1.LocalObjectReference{{Kind: "ConfigMap", Name: "a"}}},
+		}
+	}
+	return b
+}
+
+func (w *world) trafficPolicy() *gatewayxv1alpha1.XBackendTrafficPolicy {
+	p := &gatewayxv1alpha1.XBackendTrafficPolicy{ObjectMeta: w.meta("x", "y")}
+	for range 1 + w.IntN(2) {
+		p.Spec.TargetRefs = append(p.Spec.TargetRefs, gatewayv1.LocalPolicyTargetReference{Kind: "Service", Name: gatewayv1.ObjectName(w.one("a", "b"))},
+			gatewayv1.LocalPolicyTargetReference{Group: gatewayxv1alpha1.GroupName, Kind: "XBackend", Name: gatewayv1.ObjectName(w.one("a", "b"))})
+	}
+	if w.maybe() {
+		p.Spec.RetryConstraint = &gatewayxv1alpha1.RetryConstraint{Budget: &gatewayxv1alpha1.BudgetDetails{Percent: new(w.IntN(150))}}
+	}
+	if w.maybe() {
+		p.Spec.SessionPersistence = &gatewayv1.SessionPersistence{}
+	}
+	return p
 }
 
 func (w *world) gateway() *gatewayv1.Gateway {
@@ -291,6 +341,9 @@ func (w *world) parent() gatewayv1.ParentReference {
 
 func (w *world) backend() gatewayv1.BackendObjectReference {
 	b := backendTo(w.one("a", "b", "c"))
+	if w.IntN(5) == 0 {
+		b.Group, b.Kind, b.Port = new(gatewayv1.Group(gatewayxv1alpha1.GroupName)), new(gatewayv1.Kind("XBackend")), nil
+	}
 	if w.maybe() {
 		b.Namespace = new(gatewayv1.Namespace(w.one("x", "y")))
 	}

@@ -57,7 +57,7 @@ func (s *services) orphaned(t *Translator) []object.Finding {
 // uselessGrants tells the authors of ReferenceGrants which pairs allow nothing
 // that windrose looks up.
 func uselessGrants(set *object.Set) []object.Finding {
-	referrers := []gatewayv1.Kind{"Gateway", "GRPCRoute", "HTTPRoute", "ListenerSet", "TCPRoute", "TLSRoute", "UDPRoute"}
+	referrers := []gatewayv1.Kind{"Gateway", "GRPCRoute", "HTTPRoute", "ListenerSet", "TCPRoute", "TLSRoute", "UDPRoute", "XBackend"}
 	referents := []gatewayv1.Kind{"ConfigMap", "Secret", "Service"}
 	var found []object.Finding
 	for _, g := range set.ReferenceGrants.All() {
@@ -68,7 +68,7 @@ func uselessGrants(set *object.Set) []object.Finding {
 			})
 		}
 		for i, from := range g.Spec.From {
-			if from.Group != gatewayv1.GroupName || !slices.Contains(referrers, from.Kind) {
+			if from.Group != groupOf(from.Kind) || !slices.Contains(referrers, from.Kind) {
 				find(fmt.Sprintf("spec.from[%d]", i), fmt.Sprintf("windrose follows no references of kind %s in group %q", from.Kind, from.Group), object.Meant(string(from.Kind), kindNames(referrers)))
 			}
 		}

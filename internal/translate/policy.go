@@ -85,8 +85,16 @@ func (t *Translator) believed(to servicePort) (*plan.BackendTLS, string) {
 	if p == nil {
 		return nil, ""
 	}
-	v := &p.Spec.Validation
-	made := &plan.BackendTLS{Hostname: strings.ToLower(string(v.Hostname))}
+	made, why := t.believes(&p.Spec.Validation, p.Namespace)
+	if !made.System && len(made.Authorities) == 0 {
+		return made, fmt.Sprintf("BackendTLSPolicy %s/%s asks for TLS to Service %s, and %s", p.Namespace, p.Name, to.name, why)
+	}
+	return made, ""
+}
+
+// believes is what a validation makes of an endpoint, and what is wrong with it.
+func (t *Translator) believes(v *gatewayv1.BackendTLSPolicyValidation, namespace string) (made *plan.BackendTLS, why string) {
+	made = &plan.BackendTLS{Hostname: strings.ToLower(string(v.Hostname))}
 	for _, n := range v.SubjectAltNames {
 		if n.Type == gatewayv1.URISubjectAltNameType {
 			made.Names = append(made.Names, plan.SubjectName{URI: string(n.URI)})
@@ -94,29 +102,27 @@ func (t *Translator) believed(to servicePort) (*plan.BackendTLS, string) {
 		}
 		made.Names = append(made.Names, plan.SubjectName{DNS: strings.ToLower(string(n.Hostname))})
 	}
-	why := "it names no CA certificate"
+	why = "it names no CA certificate"
 	if len(v.CACertificateRefs) == 0 && v.WellKnownCACertificates != nil {
 		why = fmt.Sprintf("windrose does not know the CA certificates %q", *v.WellKnownCACertificates)
 		made.System = *v.WellKnownCACertificates == gatewayv1.WellKnownCACertificatesSystem
 	}
 	for _, ref := range v.CACertificateRefs {
-		a := t.authority(string(ref.Group), string(ref.Kind), p.Namespace, string(ref.Name))
+		a := t.authority(string(ref.Group), string(ref.Kind), namespace, string(ref.Name))
 		if !a.ok() {
 			why = a.why
 			continue
 		}
 		made.Authorities = append(append(made.Authorities, a.pem...), '\n')
 	}
-	if !made.System && len(made.Authorities) == 0 {
-		return made, fmt.Sprintf("BackendTLSPolicy %s/%s asks for TLS to Service %s, and %s", p.Namespace, p.Name, to.name, why)
-	}
-	return made, ""
+	return made, why
 }
 
 // unbelieved says why nothing can be sent to a port that is to be spoken to
 // under TLS; "" if it can.
 func (t *Translator) unbelieved(to servicePort) string {
-	if !to.tls {
+	if !to.tls || to.xbackend { // one that believes nobody is not sent to at all
+
 		return ""
 	}
 	_, why := t.believed(to)
@@ -173,6 +179,9 @@ func (t *Translator) reached(wanted func(object.Key) bool) map[object.Key][]obje
 		for _, c := range kind {
 			for _, name := range c.in.services {
 				t.reach(index, object.Key{Kind: "Service", Namespace: name.Namespace, Name: name.Name}, c, wanted)
+			}
+			for _, name := range c.in.xbackends {
+				t.reach(index, object.Key{Kind: "XBackend", Namespace: name.Namespace, Name: name.Name}, c, wanted)
 			}
 		}
 	}

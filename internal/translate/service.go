@@ -24,8 +24,9 @@ const balanceAnnotation = "windrose.dev/balance"
 // services are the Services that compiled objects send requests to.
 type services struct {
 	uses    map[object.Name]*uses
-	order   []*uses            // by name
-	touched map[*uses]struct{} // ports came or went
+	order   []*uses             // by name
+	touched map[*uses]struct{}  // ports came or went
+	other   map[servicePort]int // ports of XBackends, by how many send there
 
 	slices  map[object.Name][]*discoveryv1.EndpointSlice // by Service
 	moved   map[object.Name]struct{}                     // whose slices changed in this run
@@ -58,7 +59,7 @@ type service struct {
 
 func newServices() services {
 	return services{
-		uses: map[object.Name]*uses{}, touched: map[*uses]struct{}{},
+		other: map[servicePort]int{}, uses: map[object.Name]*uses{}, touched: map[*uses]struct{}{},
 		slices: map[object.Name][]*discoveryv1.EndpointSlice{}, moved: map[object.Name]struct{}{}, orphans: map[object.Name]struct{}{},
 	}
 }
@@ -83,6 +84,10 @@ func (s *services) find(name object.Name) (int, bool) {
 // use counts the ports that an object sends requests to.
 func (s *services) use(c *compiled) {
 	for _, p := range c.services {
+		if p.xbackend {
+			s.other[p]++
+			continue
+		}
 		u := s.uses[p.name]
 		if u == nil {
 			u = &uses{name: p.name}
@@ -102,6 +107,12 @@ func (s *services) use(c *compiled) {
 // drop takes back what use counted.
 func (s *services) drop(c *compiled) {
 	for _, p := range c.services {
+		if p.xbackend {
+			if s.other[p]--; s.other[p] == 0 {
+				delete(s.other, p)
+			}
+			continue
+		}
 		u := s.uses[p.name]
 		i, ok := u.find(p)
 		if !ok {
@@ -136,6 +147,7 @@ func (s *services) update(t *Translator) {
 		s.refresh(t, u)
 	}
 	clear(s.touched)
+	t.xbackends.make(t)
 }
 
 // updateSlices keeps the index of slices by Service.
@@ -238,18 +250,23 @@ func (s *services) selected(svc *corev1.Service) []*v1alpha1.Workload {
 	if len(svc.Spec.Selector) == 0 || svc.Spec.Type == corev1.ServiceTypeExternalName {
 		return nil
 	}
+	return s.selecting(svc.Namespace, svc.Spec.Selector)
+}
+
+// selecting gives the workloads of a namespace that have all of the labels.
+func (s *services) selecting(namespace string, wanted labels.Set) []*v1alpha1.Workload {
 	// Few workloads have all of the labels, so those with the rarest are tried.
 	var fewest []*v1alpha1.Workload
 	first := true
-	for k, v := range svc.Spec.Selector {
-		if have := s.pods[label{svc.Namespace, k, v}]; first || len(have) < len(fewest) {
+	for k, v := range wanted {
+		if have := s.pods[label{namespace, k, v}]; first || len(have) < len(fewest) {
 			fewest, first = have, false
 		}
 	}
 	if len(fewest) == 0 {
 		return nil
 	}
-	selector := labels.SelectorFromValidatedSet(svc.Spec.Selector)
+	selector := labels.SelectorFromValidatedSet(wanted)
 	var out []*v1alpha1.Workload
 	for _, w := range fewest {
 		if selector.Matches(labels.Set(w.Labels)) {
@@ -268,6 +285,9 @@ func (s *service) make() {
 	s.traffic.apply(part)
 	if s.object.Spec.SessionAffinity == corev1.ServiceAffinityClientIP {
 		part.Session = nil // both exclude each other
+	}
+	if part.Protocol == plan.TCP || part.Protocol == plan.UDP {
+		part.Session, part.Budget = nil, nil // there are no requests
 	}
 	if s.object.Spec.Type == corev1.ServiceTypeExternalName {
 		s.external(part, port)

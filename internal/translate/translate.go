@@ -77,13 +77,14 @@ type Translator struct {
 	probes   []object.Finding            // on Workloads
 	policies map[object.Name]*backendTLS // by target Service
 
-	traffic  trafficPolicies
-	gateways gateways
-	routes   routes
-	ingress  ingresses
-	services services
-	secrets  certificates
-	meshes   map[object.Key]*object.Status // as last shown
+	traffic   trafficPolicies
+	xbackends xbackends
+	gateways  gateways
+	routes    routes
+	ingress   ingresses
+	services  services
+	secrets   certificates
+	meshes    map[object.Key]*object.Status // as last shown
 }
 
 // New makes a Translator that remembers nothing.
@@ -101,9 +102,10 @@ func New(env Env) *Translator {
 			placeholders: map[string]*plan.Part{},
 			socketParts:  map[string]*plan.Part{},
 		},
-		routes:   routes{fine: map[int64][]metav1.Condition{}},
-		services: newServices(),
-		secrets:  certificates{bySecret: map[object.Name]*certificate{}},
+		routes:    routes{fine: map[int64][]metav1.Condition{}},
+		services:  newServices(),
+		xbackends: newXBackends(),
+		secrets:   certificates{bySecret: map[object.Name]*certificate{}},
 	}
 }
 
@@ -123,6 +125,7 @@ func (t *Translator) Plan(set *object.Set) *Result {
 		t.policies = indexPolicies(set)
 	}
 	t.traffic.update(t)
+	t.xbackends.update(t)
 	t.gateways.update(t)
 	t.routes.update(t)
 	t.ingress.update(t)
@@ -140,7 +143,8 @@ func (t *Translator) assemble() *Result {
 	t.ingress.collect(r)
 	t.services.collect(t, r)
 	r.Statuses = append(r.Statuses, t.showMeshes(r)...)
-	t.showBackends(r)
+	t.xbackends.collect(t, r)
+	r.Statuses = append(r.Statuses, t.showXBackends()...)
 	r.Findings = append(r.Findings, t.useless...)
 	r.Findings = append(r.Findings, t.probes...)
 	r.Findings = append(r.Findings, t.expiry()...)

@@ -301,6 +301,9 @@ func behind(r *translate.Result, name string) string {
 		if p.Service.Session != nil {
 			words = append(words, "session by "+p.Service.Session.String())
 		}
+		if b := p.Service.TLS; b != nil && b.Client != nil {
+			words = append(words, fmt.Sprintf("shows=%d", bytes.Count(b.Client.Chain, []byte("BEGIN CERTIFICATE"))))
+		}
 		if p.Service.Balance != "" {
 			words = append(words, string(p.Service.Balance))
 		}

@@ -149,7 +149,7 @@ func (t *Table) service(name string, part *plan.Service, shown []*plan.Certifica
 	if part.Hostname != "" {
 		addrs = t.resolve(part.Hostname)
 	}
-	if part.TLS == nil {
+	if part.TLS == nil || part.TLS.Alone {
 		shown = nil
 	}
 	old := t.entries[name]

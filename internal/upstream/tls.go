@@ -30,6 +30,13 @@ func digest(t *plan.BackendTLS) string {
 		add(n.DNS)
 		add(n.URI)
 	}
+	if t.Alone {
+		add("alone")
+	}
+	if t.Client != nil {
+		add(string(t.Client.Chain))
+		add(string(t.Client.Key))
+	}
 	sum := sha256.Sum256(b)
 	return string(sum[:])
 }
@@ -86,6 +93,15 @@ func clientConfig(t *plan.BackendTLS, protocol plan.Protocol, shown *showing) *t
 		// better whom it believes.
 		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return shown.cert, nil }
 	}
+	if t.Client != nil {
+		pair, err := tls.X509KeyPair(t.Client.Chain, t.Client.Key)
+		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			if err != nil {
+				return nil, errNoClientPair // what is wrong with it, translation has told
+			}
+			return &pair, nil
+		}
+	}
 	if !t.System {
 		cfg.RootCAs = x509.NewCertPool()
 		cfg.RootCAs.AppendCertsFromPEM(t.Authorities)
@@ -112,6 +128,7 @@ var (
 	// ErrNoHTTP2 is the error of a handshake with an endpoint that does not offer
 	// what its Service says.
 	ErrNoHTTP2       = errors.New("the endpoint does not offer HTTP/2 (ALPN h2)")
+	errNoClientPair  = errors.New("the certificate that the endpoint is to be shown cannot be read")
 	errNoCertificate = errors.New("the endpoint has shown no certificate")
 )
 
