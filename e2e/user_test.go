@@ -182,6 +182,9 @@ func TestTakenPortIsToldAndHeals(t *testing.T) {
 	if r := w.cli("get", "listeners"); !strings.Contains(r.out, "address already in use") {
 		t.Errorf("get listeners: %+v", r)
 	}
+	if r := w.cli("get", "findings"); !strings.Contains(r.out, "listener http does not serve") || !strings.Contains(r.out, "gateway.yaml:") {
+		t.Errorf("get findings: %+v", r)
+	}
 	taker.Close()
 	w.eventually("the freed port is bound", func() error {
 		if got := find(w.get("gateways", "web").Status.Conditions, "Programmed"); !strings.HasPrefix(got, "True") {
@@ -189,6 +192,9 @@ func TestTakenPortIsToldAndHeals(t *testing.T) {
 		}
 		return get(&http.Client{Timeout: 5 * time.Second}, fmt.Sprintf("http://127.0.0.1:%d/", port))
 	})
+	if r := w.cli("get", "findings"); strings.Contains(r.out, "does not serve") {
+		t.Errorf("the finding stays: %+v", r)
+	}
 	w.ready()
 }
 

@@ -21,7 +21,8 @@ func TestWhyNotSaysEachThingOnce(t *testing.T) {
 		{"the later says more", []metav1.Condition{no("Programmed", "Invalid", "a is gone"), no("ResolvedRefs", "InvalidCertificateRef", "no certificate, because a is gone")}, "InvalidCertificateRef: no certificate, because a is gone"},
 		{"two things", []metav1.Condition{no("Programmed", "PortUnavailable", "taken"), no("ResolvedRefs", "InvalidRouteKinds", "b")}, "PortUnavailable: taken; InvalidRouteKinds: b"},
 		{
-			"a conflict", []metav1.Condition{no("Accepted", "HostnameConflict", "taken"), no("Programmed", "HostnameConflict", "taken"), {Type: "Conflicted", Status: metav1.ConditionTrue, Reason: "HostnameConflict", Message: "taken"}},
+			"a conflict",
+			[]metav1.Condition{no("Accepted", "HostnameConflict", "taken"), no("Programmed", "HostnameConflict", "taken"), {Type: "Conflicted", Status: metav1.ConditionTrue, Reason: "HostnameConflict", Message: "taken"}},
 			"HostnameConflict: taken",
 		},
 	} {

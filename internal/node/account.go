@@ -163,8 +163,8 @@ func troubleOf(problems []status.Problem) map[string]string {
 	return all
 }
 
-// tellTrouble tells what cannot be bound and what can be at last: no file is
-// to blame for it, so that it is no finding.
+// tellTrouble tells what cannot be bound and what can be at last. No file is to
+// blame for it, so that it is told by socket and not as a finding.
 func (p *pipeline) tellTrouble(now map[string]string) {
 	for _, name := range slices.Sorted(maps.Keys(now)) {
 		if p.trouble[name] != now[name] {

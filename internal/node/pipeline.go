@@ -45,6 +45,7 @@ type pipeline struct {
 	list     []metav1.Object
 	result   *translate.Result
 	findings []object.Finding
+	standing standing
 	located  map[object.Finding]located
 	known    map[object.Finding]struct{}
 	version  uint64
@@ -297,7 +298,7 @@ func (p *pipeline) show(w word) {
 	statuses := p.tracker.Update(p.result.Statuses, p.version, ack)
 	up, down := p.merger.ready()
 	p.node.admin.Use(&admin.View{
-		Set: p.set, Statuses: statuses, Findings: p.findings, Parts: p.result.Parts,
+		Set: p.set, Statuses: statuses, Findings: p.standing.with(p, ack.Problems), Parts: p.result.Parts,
 		Control: admin.Control{
 			Version: p.version, Applied: ack.Version, Since: p.since, Changes: p.changes, Busy: p.busy,
 			DataPlaneUp: w.joined, DataPlanePID: int(p.node.plane.pid.Load()), Restarts: p.node.plane.restarts.Load(),

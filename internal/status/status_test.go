@@ -127,6 +127,26 @@ func TestASocketThatCannotBeBound(t *testing.T) {
 }
 
 // One number is two ports: that of UDP can fail while that of TCP stands.
+func TestWhatDoesNotStandIsAFinding(t *testing.T) {
+	in := []*object.Status{gateway(1), {
+		Object: object.Key{Kind: "Ingress", Namespace: "default", Name: "shop"}, Ingress: &networkingv1.IngressStatus{}, Sockets: [][]string{{"tcp/[::]:80"}},
+	}}
+	if got := status.Findings(in, nil); got != nil {
+		t.Errorf("findings without a problem: %+v", got)
+	}
+	var got []string
+	for _, f := range status.Findings(in, []status.Problem{{Socket: "tcp/[::]:80", Message: "address already in use"}}) {
+		got = append(got, f.Object.String()+" "+f.Field+" "+f.Reason+": "+f.Message)
+	}
+	want := []string{
+		"Gateway default/web spec.listeners[0].port PortUnavailable: listener http does not serve: [::]:80: address already in use",
+		"Ingress default/shop spec PortUnavailable: the Ingress is not served there: [::]:80: address already in use",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
 func TestADatagramSocketThatCannotBeBound(t *testing.T) {
 	in := gateway(1)
 	in.Static = true
