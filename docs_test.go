@@ -122,7 +122,7 @@ func TestDefaultsAreThoseOfThePlan(t *testing.T) {
 		"limits.headerBytes": "MaxHeaderBytes", "limits.uriBytes": "MaxURIBytes", "limits.headers": "MaxHeaders",
 		"limits.connections": "MaxConnections", "limits.bufferedBytes": "MaxBufferedBytes", "limits.inFlight": "MaxInFlight",
 		"limits.upstreamIdle": "MaxUpstreamIdle", "timeouts.header": "HeaderTimeout", "timeouts.idle": "IdleTimeout",
-		"timeouts.body": "BodyTimeout", "timeouts.tunnel": "TunnelTimeout", "timeouts.flow": "FlowTimeout", "timeouts.handshake": "HandshakeTimeout",
+		"timeouts.body": "BodyTimeout", "timeouts.tunnel": "TunnelTimeout", "timeouts.flow": "FlowTimeout", "timeouts.auth": "AuthTimeout", "timeouts.handshake": "HandshakeTimeout",
 		"timeouts.drain": "DrainTimeout", "timeouts.connect": "ConnectTimeout", "timeouts.upstreamIdle": "UpstreamIdle",
 	} {
 		told := regexp.MustCompile("\\| `" + regexp.QuoteMeta(field) + "` \\|.*Default ([0-9a-z]+)\\.").FindStringSubmatch(string(text))

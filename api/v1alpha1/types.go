@@ -357,6 +357,14 @@ type Timeouts struct {
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
 	Tunnel *metav1.Duration `json:"tunnel,omitempty"`
+	// Auth is how long an authoriser has for its answer, connecting included.
+	// Default 10s.
+	//
+	// +optional
+	// +kubebuilder:validation:Schemaless
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
+	Auth *metav1.Duration `json:"auth,omitempty"`
 	// Handshake of TLS. Default 10s.
 	//
 	// +optional

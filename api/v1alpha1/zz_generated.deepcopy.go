@@ -257,6 +257,11 @@ func (in *Timeouts) DeepCopyInto(out *Timeouts) {
 		*out = new(v1.Duration)
 		**out = **in
 	}
+	if in.Auth != nil {
+		in, out := &in.Auth, &out.Auth
+		*out = new(v1.Duration)
+		**out = **in
+	}
 	if in.Handshake != nil {
 		in, out := &in.Handshake, &out.Handshake
 		*out = new(v1.Duration)

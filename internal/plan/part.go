@@ -68,6 +68,7 @@ type Settings struct {
 	IdleTimeout      time.Duration `json:"idleTimeout,omitempty"`      // downstream keep-alive
 	BodyTimeout      time.Duration `json:"bodyTimeout,omitempty"`      // longest silence inside a message
 	TunnelTimeout    time.Duration `json:"tunnelTimeout,omitempty"`    // longest silence of an upgraded connection
+	AuthTimeout      time.Duration `json:"authTimeout,omitempty"`      // an authoriser's answer
 	HandshakeTimeout time.Duration `json:"handshakeTimeout,omitempty"` // TLS
 	DrainTimeout     time.Duration `json:"drainTimeout,omitempty"`     // what is in flight when a listener or the process ends
 	ConnectTimeout   time.Duration `json:"connectTimeout,omitempty"`   // upstream TCP and TLS

@@ -16,6 +16,7 @@ func DefaultSettings() Settings {
 		IdleTimeout:      75 * time.Second,
 		BodyTimeout:      60 * time.Second,
 		TunnelTimeout:    time.Hour,
+		AuthTimeout:      10 * time.Second,
 		HandshakeTimeout: 10 * time.Second,
 		DrainTimeout:     30 * time.Second,
 		ConnectTimeout:   5 * time.Second,
@@ -50,6 +51,7 @@ func withDefaults(s *Settings) *Settings {
 	fill(&full.IdleTimeout, d.IdleTimeout)
 	fill(&full.BodyTimeout, d.BodyTimeout)
 	fill(&full.TunnelTimeout, d.TunnelTimeout)
+	fill(&full.AuthTimeout, d.AuthTimeout)
 	fill(&full.HandshakeTimeout, d.HandshakeTimeout)
 	fill(&full.DrainTimeout, d.DrainTimeout)
 	fill(&full.ConnectTimeout, d.ConnectTimeout)

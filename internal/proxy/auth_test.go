@@ -294,6 +294,7 @@ func TestAuthFailsClosed(t *testing.T) {
 		"two lengths":        {auth: service("a", once(t, "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n")), status: 503, fault: "auth-failed"},
 		"switches protocols": {auth: service("a", once(t, "HTTP/1.1 101 X\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n")), status: 503, fault: "auth-failed"},
 		"hangs":              {auth: service("a", hang), timeout: 50 * time.Millisecond, status: 504, fault: "request-timeout"},
+		"hangs for too long": {auth: service("a", hang), status: 503, fault: "auth-failed"},
 		"gRPC that is HTTP":  {auth: h2cService("a", ok), grpc: true, status: 503, fault: "auth-failed"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -301,7 +302,8 @@ func TestAuthFailsClosed(t *testing.T) {
 			var reached atomic.Int32
 			rule := guarded(asking(plan.Auth{Service: "a", GRPC: c.grpc}))
 			rule.Timeouts.Request = c.timeout
-			g := start(t, 1, route("r", rule), service("s", backend(t, func(http.ResponseWriter, *http.Request) { reached.Add(1) })), c.auth)
+			g := start(t, 1, route("r", rule), service("s", backend(t, func(http.ResponseWriter, *http.Request) { reached.Add(1) })), c.auth,
+				settings(plan.Settings{AuthTimeout: 300 * time.Millisecond}))
 			for proto, client := range clients() {
 				resp, _ := do(t, client, newRequest(t, "GET", "http://"+g.addr+"/", ""))
 				if resp.StatusCode != c.status || resp.Header.Get("X-Windrose-Fault") != c.fault {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"strconv"
 	"strings"
-	"time"
 
 	"windrose.dev/windrose/internal/extauthz"
 	"windrose.dev/windrose/internal/h1"
@@ -16,9 +15,6 @@ import (
 // This file asks an authoriser. The question is an exchange of its own, whose
 // client is a check: it takes the answer, and its gate decides what follows. Only
 // a clear yes lets the request go on.
-
-// checkTime is how long an authoriser has for its answer, connecting included.
-const checkTime = int64(10 * time.Second)
 
 // check is one question to one authoriser.
 type check struct {
@@ -58,7 +54,7 @@ func (c *check) send() {
 	y.minor, y.idempotent = 1, true
 	y.whole, y.sentEnd = true, true
 	y.begun, y.activity = w.loop.Clock(), w.loop.Now()
-	y.deadline = y.activity + checkTime
+	y.deadline = y.activity + int64(x.view.settings.AuthTimeout)
 	c.y = y
 	y.sent = w.loop.Buffers.Take(4 << 10)
 	if c.auth.GRPC {
@@ -165,7 +161,7 @@ func (c *check) questionGRPC(y *exchange) {
 	}
 	dst := y.sent
 	dst = append(dst, "POST "+extauthz.Path+" HTTP/1.1\r\nhost: "+hostOf(c.auth.ServiceName)+
-		"\r\ncontent-type: "+grpcType+"\r\ngrpc-timeout: 10S\r\nuser-agent: windrose\r\nconnection: te\r\nte: trailers\r\n\r\n"...)
+		"\r\ncontent-type: "+grpcType+"\r\nuser-agent: windrose\r\nconnection: te\r\nte: trailers\r\n\r\n"...)
 	y.headLen = len(dst)
 	dst = append(dst, 0, 0, 0, 0, 0) // not compressed; the length
 	start := len(dst)

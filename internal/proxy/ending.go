@@ -150,7 +150,7 @@ func (x *exchange) silence() int64 {
 		return int64(x.view.settings.TunnelTimeout)
 	}
 	if x.gate != nil && !x.gate.wants() {
-		return checkTime + int64(x.view.settings.BodyTimeout) // the check has its own time
+		return int64(x.view.settings.AuthTimeout + x.view.settings.BodyTimeout) // the check has its own time
 	}
 	if x.retryLine != 0 {
 		return x.retryLine + 1 - x.activity // it is windrose that waits

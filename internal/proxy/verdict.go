@@ -27,7 +27,7 @@ func (g *gate) judge() {
 	cut := c.large && !c.auth.GRPC // what was wanted of the answer is there
 	switch {
 	case c.fault == record.RequestTimeout:
-		g.failed("did not answer in time")
+		g.failed("did not answer within " + g.x.view.settings.AuthTimeout.String() + " (timeouts.auth)")
 	case c.large && c.auth.GRPC:
 		g.failed("gives an answer that is too large")
 	case c.fault != 0 && !cut:

@@ -199,6 +199,7 @@ func readTimeouts(s *plan.Settings, t *v1alpha1.Timeouts) (zeros []string, err e
 		{"body", t.Body, &s.BodyTimeout},
 		{"tunnel", t.Tunnel, &s.TunnelTimeout},
 		{"flow", t.Flow, &s.FlowTimeout},
+		{"auth", t.Auth, &s.AuthTimeout},
 		{"handshake", t.Handshake, &s.HandshakeTimeout},
 		{"drain", t.Drain, &s.DrainTimeout},
 		{"connect", t.Connect, &s.ConnectTimeout},

@@ -80,7 +80,7 @@ spec:
   faultDetail: Brief
   trustedProxies: [10.0.0.0/8, 192.0.2.7]
   limits: {headerBytes: 1, uriBytes: 2, headers: 3, connections: 4, bufferedBytes: 5, inFlight: 6, upstreamIdle: 7}
-  timeouts: {header: 1s, idle: 2s, body: 3s, tunnel: 4s, handshake: 5s, drain: 6s, connect: 7s, upstreamIdle: 8s, flow: 9s}
+  timeouts: {header: 1s, idle: 2s, body: 3s, tunnel: 4s, handshake: 5s, drain: 6s, connect: 7s, upstreamIdle: 8s, flow: 9s, auth: 10s}
 `))
 	r := translate.New(translate.Env{}).Plan((&object.Set{}).With(objects, nil))
 	if len(r.Parts) != 1 || r.Parts[0].Settings == nil {
@@ -100,9 +100,9 @@ spec:
 	timeouts := []float64{
 		got.HeaderTimeout.Seconds(), got.IdleTimeout.Seconds(), got.BodyTimeout.Seconds(), got.TunnelTimeout.Seconds(),
 		got.HandshakeTimeout.Seconds(), got.DrainTimeout.Seconds(), got.ConnectTimeout.Seconds(), got.UpstreamIdle.Seconds(),
-		got.FlowTimeout.Seconds(),
+		got.FlowTimeout.Seconds(), got.AuthTimeout.Seconds(),
 	}
-	if want := []float64{1, 2, 3, 4, 5, 6, 7, 8, 9}; !slices.Equal(timeouts, want) {
+	if want := []float64{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}; !slices.Equal(timeouts, want) {
 		t.Errorf("timeouts = %v, want %v", timeouts, want)
 	}
 }
@@ -116,7 +116,7 @@ func TestEveryParameterIsRead(t *testing.T) {
 		name      string
 		got, want int
 	}{
-		{"spec", fields(spec), 6}, {"limits", fields(limits), 7}, {"timeouts", fields(timeouts), 9},
+		{"spec", fields(spec), 6}, {"limits", fields(limits), 7}, {"timeouts", fields(timeouts), 10},
 	} {
 		if tt.got != tt.want {
 			t.Errorf("%s has %d fields and %d of them are known: read the new one, then count it here", tt.name, tt.got, tt.want)
