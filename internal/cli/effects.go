@@ -268,7 +268,7 @@ func (x *explainer) service(name string) *plan.Service {
 // be asked has every request refused.
 func (x *explainer) authText(a *plan.Auth) string {
 	s := "ask " + a.Service + " by gRPC (ext_authz)"
-	told, all := "it is told "+listText(a.Headers, "all headers"), "its yes may change headers"
+	told, all := "it is told "+listText(a.Headers, "all headers"), "its yes may change headers and query"
 	if !a.GRPC {
 		path := strings.TrimSuffix(a.Path, "/") + string(x.request.Path)
 		if len(x.request.Query) > 0 {

@@ -92,8 +92,30 @@ func (a *Answer) readOK(b []byte) error {
 			a.Remove = append(a.Remove, name)
 		case 6: // response_headers_to_add
 			a.Response, err = appendEdit(a.Response, &x)
-		case 7, 8: // query_parameters_to_set, query_parameters_to_remove
-			a.Query = true
+		case 7: // query_parameters_to_set
+			var m []byte
+			var p Parameter
+			if m, err = x.message(); err == nil {
+				err = p.read(m)
+			}
+			a.QuerySet = append(a.QuerySet, p)
+		case 8: // query_parameters_to_remove
+			var name []byte
+			name, err = x.message()
+			a.QueryRemove = append(a.QueryRemove, name)
+		}
+		return err
+	})
+}
+
+// read reads a QueryParameter.
+func (p *Parameter) read(b []byte) error {
+	return each(b, func(x field) (err error) {
+		switch x.number {
+		case 1:
+			p.Name, err = x.message()
+		case 2:
+			p.Value, err = x.message()
 		}
 		return err
 	})

@@ -108,6 +108,9 @@ type Edit struct {
 	Action      Action
 }
 
+// Parameter is a parameter of a query.
+type Parameter struct{ Name, Value []byte }
+
 // Answer is what a service says.
 type Answer struct {
 	Allowed bool
@@ -124,6 +127,8 @@ type Answer struct {
 	Request  []Edit
 	Remove   [][]byte
 	Response []Edit
-	// Query says that the request's query is to be changed.
-	Query bool
+	// QuerySet and QueryRemove change the request's query: parameters by their names,
+	// neither encoded.
+	QuerySet    []Parameter
+	QueryRemove [][]byte
 }

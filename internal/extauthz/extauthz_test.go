@@ -120,11 +120,13 @@ func TestParse(t *testing.T) {
 					edit("b", "2", extauthz.SetIfAbsent), edit("c", "3", extauthz.SetIfThere), edit("raw", "\xff", extauthz.Set)),
 			},
 		},
-		"a query to set": {
+		"a query to change": {
 			in: &authv3.CheckResponse{Status: &status.Status{}, HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: &authv3.OkHttpResponse{
-				QueryParametersToSet: []*corev3.QueryParameter{{Key: "a"}},
+				QueryParametersToSet: []*corev3.QueryParameter{{Key: "a"}, {Key: "b", Value: "1"}}, QueryParametersToRemove: []string{"c"},
 			}}},
-			want: extauthz.Answer{Allowed: true, Query: true},
+			want: extauthz.Answer{
+				Allowed: true, QuerySet: []extauthz.Parameter{{Name: []byte("a")}, {Name: []byte("b"), Value: []byte("1")}}, QueryRemove: [][]byte{[]byte("c")},
+			},
 		},
 		"no": {in: &authv3.CheckResponse{Status: &status.Status{Code: 7, Message: "why"}}, want: extauthz.Answer{Message: []byte("why")}},
 		"no with all": {

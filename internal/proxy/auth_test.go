@@ -541,8 +541,12 @@ func TestAuthByGRPC(t *testing.T) {
 			}}}
 		case "/plain-no":
 			return &authv3.CheckResponse{Status: &status.Status{Code: 7}}
-		case "/query":
-			return &authv3.CheckResponse{Status: &status.Status{}, HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: &authv3.OkHttpResponse{QueryParametersToRemove: []string{"a"}}}}
+		case "/query?token=x&a=1&%74oken=y&b&to+ken=z&b=2":
+			return &authv3.CheckResponse{Status: &status.Status{}, HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: &authv3.OkHttpResponse{
+				QueryParametersToRemove: []string{"token", "to ken"}, QueryParametersToSet: []*corev3.QueryParameter{{Key: "b", Value: "3&c=4\r\n"}},
+			}}}
+		case "/query?token=x":
+			return &authv3.CheckResponse{Status: &status.Status{}, HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: &authv3.OkHttpResponse{QueryParametersToRemove: []string{"token"}}}}
 		case "/smuggle":
 			return &authv3.CheckResponse{Status: &status.Status{}, HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: &authv3.OkHttpResponse{
 				Headers: []*corev3.HeaderValueOption{field("x-user", "ann\r\nx-admin: 1")},
@@ -572,11 +576,12 @@ func TestAuthByGRPC(t *testing.T) {
 			fault  string
 			body   string
 		}{
-			"/no":       {401, "denied", "token?"},
-			"/plain-no": {403, "denied", "denied: "},
-			"/query":    {503, "auth-failed", "auth-failed: "},
-			"/smuggle":  {503, "auth-failed", "auth-failed: "},
-			"/silent":   {503, "auth-failed", "auth-failed: "},
+			"/no":            {401, "denied", "token?"},
+			"/plain-no":      {403, "denied", "denied: "},
+			"/query?token=x": {200, "", "GET /query shop.example "},
+			"/query?token=x&a=1&%74oken=y&b&to+ken=z&b=2": {200, "", "GET /query?a=1&b=3%26c%3D4%0D%0A shop.example "},
+			"/smuggle": {503, "auth-failed", "auth-failed: "},
+			"/silent":  {503, "auth-failed", "auth-failed: "},
 		} {
 			resp, body := do(t, client, newRequest(t, "GET", "http://"+g.addr+path, ""))
 			if resp.StatusCode != c.status || resp.Header.Get("X-Windrose-Fault") != c.fault || !strings.HasPrefix(body, c.body) {
@@ -773,5 +778,43 @@ func TestAuthByGRPCOfAnotherService(t *testing.T) {
 	resp, body := do(t, http.DefaultClient, newRequest(t, "GET", "http://"+g.addr+"/", ""))
 	if resp.StatusCode != 503 || !strings.Contains(body, "authoriser a answered with gRPC status 12") {
 		t.Errorf("got %d %s", resp.StatusCode, body)
+	}
+}
+
+// What an authoriser sends behind its answer is nobody's yes.
+func TestAuthAnswersAreNotMixed(t *testing.T) {
+	yes := "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+	for name, behind := range map[string]string{
+		"in the same piece":      yes + yes,
+		"in a body":              "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nHTTP" + yes,
+		"behind a body too long": "HTTP/1.1 200 OK\r\ncontent-length: 70000\r\n\r\n" + strings.Repeat("x", 70_000) + yes,
+		"behind a 304":           "HTTP/1.1 304 Not Modified\r\ncontent-length: 38\r\n\r\n" + yes,
+	} {
+		t.Run(name, func(t *testing.T) {
+			var conns atomic.Int32
+			auth := endpoint(t, func(p *peer) {
+				first := conns.Add(1) == 1
+				for {
+					if req, _ := p.request(); req == nil {
+						return
+					}
+					text := "HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n"
+					if first {
+						text, first = behind, false
+					}
+					if _, err := io.WriteString(p, text); err != nil {
+						return
+					}
+				}
+			})
+			g := start(t, 1, route("r", guarded(asking(plan.Auth{Service: "a"}))), service("s", backend(t, repeater)), service("a", auth))
+			p := g.dial()
+			for i := range 4 {
+				p.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+				if resp, body := p.answer("GET"); i > 0 && resp.StatusCode != 403 {
+					t.Errorf("request %d: got %d %s, want 403", i, resp.StatusCode, body)
+				}
+			}
+		})
 	}
 }

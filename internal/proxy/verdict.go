@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 
 	"windrose.dev/windrose/internal/extauthz"
@@ -135,10 +136,6 @@ func unframe(b []byte) ([]byte, bool) {
 }
 
 func (g *gate) allowGRPC(a *extauthz.Answer) {
-	if a.Query {
-		g.failed("wants the query changed, which windrose does not do")
-		return
-	}
 	request, ok := g.edit(a.Request, true)
 	if !ok {
 		return
@@ -157,7 +154,38 @@ func (g *gate) allowGRPC(a *extauthz.Answer) {
 			request.Remove = append(request.Remove, lowerText(name))
 		}
 	}
+	if len(a.QuerySet)+len(a.QueryRemove) > 0 {
+		g.req.Query = editQuery(g.req.Query, a)
+		g.req.HasQuery = len(g.req.Query) > 0
+	}
 	g.allow(request, response)
+}
+
+// editQuery is a query with the changes that an answer asks for: parameters of a
+// name that is set or removed go, those that are set come behind the others.
+func editQuery(query []byte, a *extauthz.Answer) []byte {
+	var out []byte
+	add := func(p []byte) {
+		if len(out) > 0 {
+			out = append(out, '&')
+		}
+		out = append(out, p...)
+	}
+	for p := range bytes.SplitSeq(query, []byte{'&'}) {
+		raw, _, _ := bytes.Cut(p, []byte{'='})
+		name, err := url.QueryUnescape(string(raw))
+		if err != nil {
+			name = string(raw) // as a service would see it that does not refuse it
+		}
+		same := func(o []byte) bool { return string(o) == name }
+		if len(p) > 0 && !slices.ContainsFunc(a.QueryRemove, same) && !slices.ContainsFunc(a.QuerySet, func(o extauthz.Parameter) bool { return same(o.Name) }) {
+			add(p)
+		}
+	}
+	for _, p := range a.QuerySet {
+		add([]byte(url.QueryEscape(string(p.Name)) + "=" + url.QueryEscape(string(p.Value))))
+	}
+	return out
 }
 
 func (g *gate) unfit(name []byte) {
