@@ -306,7 +306,7 @@ func TestRetriesWithinTheServicesBudget(t *testing.T) {
 	}{
 		{"answers", func(tb testing.TB) string { return answering(tb, no) }, plan.Retry{Codes: []int{500}, Attempts: 1, Backoff: time.Millisecond}, 500},
 		{"breaks", func(tb testing.TB) string { return endpoint(tb, func(p *peer) { p.request() }) }, plan.Retry{Attempts: 1, Backoff: time.Millisecond}, 502},
-		{"refusals", func(tb testing.TB) string { return closedAddr(tb) }, plan.Retry{Attempts: 1, Backoff: time.Millisecond}, 503},
+		{"refusals", closedAddr, plan.Retry{Attempts: 1, Backoff: time.Millisecond}, 503},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := service("s", c.endpoint(t))

@@ -280,7 +280,7 @@ func (w *world) trafficPolicy() *gatewayxv1alpha1.XBackendTrafficPolicy {
 		p.Spec.RetryConstraint = &gatewayxv1alpha1.RetryConstraint{Budget: &gatewayxv1alpha1.BudgetDetails{Percent: new(w.IntN(150))}}
 	}
 	if w.maybe() {
-		p.Spec.SessionPersistence = &gatewayv1.SessionPersistence{}
+		p.Spec.SessionPersistence = &gatewayv1.SessionPersistence{} //nolint:staticcheck // deprecated, and accepted by the API
 	}
 	return p
 }

@@ -85,9 +85,9 @@ func trafficTarget(namespace string, ref *gatewayv1.LocalPolicyTargetReference) 
 
 func readTrafficPolicy(o *gatewayxv1alpha1.XBackendTrafficPolicy) *trafficPolicy {
 	p := &trafficPolicy{object: o}
-	if o.Spec.SessionPersistence != nil {
+	if s := o.Spec.SessionPersistence; s != nil { //nolint:staticcheck // deprecated, and accepted by the API, so it is not ignored
 		key := object.Key{Kind: "XBackendTrafficPolicy", Namespace: o.Namespace, Name: o.Name}
-		if p.session, p.bad = session(o.Spec.SessionPersistence, key.String()); p.bad.message != "" {
+		if p.session, p.bad = session(s, key.String()); p.bad.message != "" {
 			p.bad.sub = "sessionPersistence" + p.bad.sub
 			return p
 		}
@@ -179,7 +179,7 @@ func (t *Translator) trafficVerdict(p *trafficPolicy, key object.Key, out *Resul
 	if p.bad.message != "" {
 		return find("spec."+p.bad.sub, string(gatewayv1.PolicyReasonInvalid), p.bad.message, p.bad.mend)
 	}
-	if p.object.Spec.RetryConstraint == nil && p.object.Spec.SessionPersistence == nil {
+	if p.budget == nil && p.session == nil {
 		out.Findings = append(out.Findings, object.Finding{Severity: object.Warning, Object: key, Field: "spec", Reason: reasonNotRead, Message: "the policy asks for nothing", Mend: "write retryConstraint or sessionPersistence"})
 	}
 	var accepted verdict
