@@ -2,18 +2,23 @@ package e2e
 
 import (
 	"bufio"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
 	"fmt"
 	"io"
 	"log"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // indented is a PEM text for a block of YAML.
@@ -231,4 +236,39 @@ spec:
 	})
 	w.write("shown.yaml", shown(chain, private))
 	w.eventually("the certificate is shown again", ask)
+}
+
+// A certificate that is not valid yet is found, and the finding goes by itself
+// when its time has come.
+func TestCertificateComesOfAge(t *testing.T) {
+	t.Parallel()
+	addr := freeAddr(t)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"shop.example"}, NotBefore: time.Now().Add(4 * time.Second), NotAfter: time.Now().Add(90 * 24 * time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := up(t, map[string]string{
+		"gateway.yaml": gatewayOf(httpsListener("shop", addr, "", "shop")),
+		"secret.yaml": fmt.Sprintf("apiVersion: v1\nkind: Secret\nmetadata: {name: shop}\ntype: kubernetes.io/tls\ndata: {tls.crt: %s, tls.key: %s}\n",
+			base64.StdEncoding.EncodeToString([]byte(encodePEM("CERTIFICATE", der))), base64.StdEncoding.EncodeToString([]byte(encodePEM("PRIVATE KEY", pkcs8)))),
+	})
+	const young = "the certificate is not valid before"
+	if !strings.Contains(w.talk(), young) { // it was told when windrose began, whatever the time is now
+		t.Errorf("windrose did not say that %s its day: %s", young, w.talk())
+	}
+	w.eventually("the finding is gone", func() error {
+		if r := w.cli("get", "findings", "-A"); r.code != 0 || strings.Contains(r.out, young) {
+			return fmt.Errorf("got %+v", r)
+		}
+		return nil
+	})
 }

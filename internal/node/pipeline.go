@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"slices"
 	"strings"
@@ -166,8 +167,10 @@ func DataPlaneName(pid int) string { return fmt.Sprintf("dataplane-%d", pid) }
 
 // run applies what comes until ctx ends.
 func (p *pipeline) run(ctx context.Context) error {
-	patience := time.NewTimer(time.Hour)
+	patience, again := time.NewTimer(time.Hour), time.NewTimer(math.MaxInt64)
 	defer patience.Stop()
+	defer again.Stop()
+	looked := p.result
 	for {
 		select {
 		case <-ctx.Done():
@@ -192,8 +195,36 @@ func (p *pipeline) run(ctx context.Context) error {
 			}
 		case <-patience.C:
 			p.greet(p.heard())
+		case <-again.C:
+			p.again()
+		}
+		if p.result != looked {
+			looked = p.result
+			again.Reset(untilAgain(time.Now(), p.result.Again))
 		}
 	}
+}
+
+// longestLook is how long at most nobody looks whether a moment has come: the
+// machine's clock may be set.
+const longestLook = time.Hour
+
+// untilAgain is how long to wait for a moment; zero never comes.
+func untilAgain(now, moment time.Time) time.Duration {
+	if moment.IsZero() {
+		return math.MaxInt64
+	}
+	return min(max(moment.Sub(now), time.Second), longestLook)
+}
+
+// again looks at what time alone changes: the traffic stays as it is.
+func (p *pipeline) again() {
+	p.result = p.translator.Plan(p.set)
+	p.findings = p.locate(nil)
+	if p.greeted {
+		p.tellFindings()
+	}
+	p.show(p.heard())
 }
 
 // take hands the workloads of a new Set to the engine, if they are others, and

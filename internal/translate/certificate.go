@@ -73,16 +73,22 @@ const (
 	dateFormat  = "2 January 2006"
 )
 
-// expiry finds what is wrong with the dates of the certificates in use.
-func (t *Translator) expiry() []object.Finding {
+// expiry finds what is wrong with the dates of the certificates in use, and when
+// that will be another thing.
+func (t *Translator) expiry() (found []object.Finding, again time.Time) {
 	if t.env.Now == nil {
-		return nil
+		return nil, time.Time{}
 	}
 	now := t.env.Now()
-	var found []object.Finding
 	for name, c := range t.secrets.bySecret {
 		if c.part == nil || !c.used && !c.watched {
 			continue
+		}
+		// A certificate is valid within the second of its end.
+		for _, turn := range [...]time.Time{c.notBefore, c.notAfter.Add(time.Second - expiresSoon), c.notAfter.Add(time.Second)} {
+			if turn.After(now) && (again.IsZero() || turn.Before(again)) {
+				again = turn
+			}
 		}
 		f := object.Finding{Severity: object.Error, Object: object.Key{Kind: "Secret", Namespace: name.Namespace, Name: name.Name}, Field: "data[tls.crt]", Reason: reasonCertificateExpiry}
 		switch {
@@ -102,7 +108,7 @@ func (t *Translator) expiry() []object.Finding {
 		found = append(found, f)
 	}
 	slices.SortFunc(found, func(a, b object.Finding) int { return a.Object.Compare(b.Object) })
-	return found
+	return found, again
 }
 
 func readCertificate(secret *corev1.Secret) *certificate {

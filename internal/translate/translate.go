@@ -60,6 +60,9 @@ type Result struct {
 	Statuses []*object.Status
 	// Findings of translation; those of reading the objects are in the Set.
 	Findings []object.Finding
+	// Again is when the same Set will give other findings, because a certificate
+	// comes to its end or its beginning; zero if that never happens.
+	Again time.Time
 }
 
 // Translator holds what is remembered between two Sets. It is used by one
@@ -147,7 +150,8 @@ func (t *Translator) assemble() *Result {
 	r.Statuses = append(r.Statuses, t.showXBackends()...)
 	r.Findings = append(r.Findings, t.useless...)
 	r.Findings = append(r.Findings, t.probes...)
-	r.Findings = append(r.Findings, t.expiry()...)
+	expired, again := t.expiry()
+	r.Findings, r.Again = append(r.Findings, expired...), again
 	t.secrets.collect(r)
 	r.Parts = order(r.Parts, func(p *plan.Part) string { return string(p.Key.Kind) },
 		func(a, b *plan.Part) int { return strings.Compare(a.Key.Name, b.Key.Name) })
