@@ -116,6 +116,7 @@ func (c Carried) Features() []gatewayv1.FeatureName {
 		"HTTPRouteBackendRequestHeaderModification",
 		"HTTPRouteBackendTimeout",
 		"HTTPRouteBackendURLRewrite",
+		"HTTPRouteDestinationPortMatching",
 		"HTTPRouteHostRewrite",
 		"HTTPRouteMethodMatching",
 		"HTTPRouteNamedRouteRule",
