@@ -98,7 +98,7 @@ func TestListenerAsks(t *testing.T) {
 	if s := p.Service(slot); s == nil || p.ServiceName(slot) != "a" || p.Listener(0).Auths[1].Service != slot {
 		t.Errorf("slot %d has %v %s", slot, s, p.ServiceName(slot))
 	}
-	p, _ = b.Apply(nil, []plan.Key{{Kind: plan.KindService, Name: "a"}})
+	_, _ = b.Apply(nil, []plan.Key{{Kind: plan.KindService, Name: "a"}})
 	p, _ = b.Apply([]plan.Part{service("c")}, nil)
 	if p.ServiceName(slot) != "a" || p.Service(slot) != nil {
 		t.Errorf("slot %d was given to %s while the listener names it", slot, p.ServiceName(slot))

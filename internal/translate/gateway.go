@@ -180,7 +180,7 @@ func (g *gateways) readGateway(t *Translator, gw *gatewayv1.Gateway, managed map
 	for i := range gw.Spec.Listeners {
 		p.listeners = append(p.listeners, m.make(i, &gw.Spec.Listeners[i]))
 	}
-	g.referred(m.refs)
+	g.referred(m.refs, p)
 	g.claim(p)
 	return p
 }
@@ -191,9 +191,9 @@ func refer(t *Translator, p *parent) *compiler {
 	return &compiler{t: t, key: p.key, generation: p.object.GetGeneration()}
 }
 
-func (g *gateways) referred(c *compiler) {
-	if len(c.in.services) > 0 || c.in.grants {
-		g.refs = append(g.refs, &compiled{services: c.services, in: c.in})
+func (g *gateways) referred(c *compiler, p *parent) {
+	if len(c.in.services)+len(c.in.xbackends) > 0 || c.in.grants {
+		g.refs = append(g.refs, &compiled{services: c.services, in: c.in, attached: p.listeners})
 	}
 }
 

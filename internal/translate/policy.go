@@ -171,11 +171,12 @@ func (t *Translator) showPolicies(out *Result) []*object.Status {
 	return list
 }
 
-// reached gives the Gateways through which routes reach Services and XBackends,
-// those that are wanted.
+// reached gives the Gateways through which routes and authorisers of listeners
+// reach Services and XBackends, those that are wanted.
 func (t *Translator) reached(wanted func(object.Key) bool) map[object.Key][]object.Key {
 	index := map[object.Key][]object.Key{}
-	for _, kind := range t.routes.all() {
+	routes := t.routes.all()
+	for _, kind := range append(routes[:], t.gateways.refs) {
 		for _, c := range kind {
 			for _, name := range c.in.services {
 				t.reach(index, object.Key{Kind: "Service", Namespace: name.Namespace, Name: name.Name}, c, wanted)
