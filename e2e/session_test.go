@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -10,6 +12,11 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	testgrpc "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/metadata"
 )
 
 // inSession asks for url with a session's cookie, "" for none; it gives the
@@ -59,6 +66,8 @@ func stays(t *testing.T, url, cookie string, n int) (body, next string) {
 
 // A session stays with its endpoint, also over the end of the data plane and of
 // all of windrose.
+//
+// covers: SessionPersistence
 func TestSessionsOfRoutes(t *testing.T) {
 	t.Parallel()
 	port := freePort(t)
@@ -106,6 +115,8 @@ func TestSessionsOfRoutes(t *testing.T) {
 }
 
 // A policy gives a Service sessions and a budget for its retries; both are shown.
+//
+// covers: XBackendTrafficPolicy SessionPersistence
 func TestTrafficPolicies(t *testing.T) {
 	t.Parallel()
 	port := freePort(t)
@@ -148,6 +159,8 @@ spec:
 }
 
 // There is no mesh on one machine, and an XMesh says so.
+//
+// covers: XMesh
 func TestMeshesAreNotPretended(t *testing.T) {
 	t.Parallel()
 	port := freePort(t)
@@ -160,5 +173,60 @@ func TestMeshesAreNotPretended(t *testing.T) {
 	}
 	if r := w.cli("get", "xmeshes"); !strings.Contains(r.out, "windrose.dev/mesh-controller") || !strings.Contains(r.out, "False") {
 		t.Errorf("get: %+v", r)
+	}
+}
+
+// Calls of gRPC have sessions by a header, which the client sends back.
+//
+// covers: SessionPersistence
+func TestSessionsOfCalls(t *testing.T) {
+	t.Parallel()
+	port := freePort(t)
+	addrs := []string{grpcBackend(t, "a"), grpcBackend(t, "b"), grpcBackend(t, "c")}
+	w := up(t, map[string]string{
+		"gateway.yaml":  gateway(port),
+		"services.yaml": service("test", addrs...),
+		"route.yaml": strings.Replace(grpcRoute("test", "{method: {service: grpc.testing.TestService}}", "test"), "    backendRefs",
+			"    sessionPersistence: {type: Header, header: {name: Session-Id}}\n    backendRefs", 1),
+	})
+	conn, err := grpc.NewClient(fmt.Sprintf("127.0.0.1:%d", port), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	client := testgrpc.NewTestServiceClient(conn)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	var header metadata.MD
+	if _, err := client.EmptyCall(ctx, &testgrpc.Empty{}, grpc.Header(&header)); err != nil {
+		t.Fatal(err)
+	}
+	token := header.Get("session-id")
+	if len(token) != 1 {
+		t.Fatalf("the answer has the tokens %q", token)
+	}
+	ctx = metadata.AppendToOutgoingContext(ctx, "session-id", token[0])
+	for range 30 {
+		header = nil
+		if _, err := client.EmptyCall(ctx, &testgrpc.Empty{}, grpc.Header(&header)); err != nil || len(header.Get("session-id")) != 0 {
+			t.Fatalf("within the session: %v, a new token %q", err, header.Get("session-id"))
+		}
+	}
+	w.eventually("the access log has a line for each call", func() error {
+		if n := len(w.accessLog()); n != 31 {
+			return fmt.Errorf("%d lines", n)
+		}
+		return nil
+	})
+	at := map[string]bool{}
+	for _, line := range w.accessLog()[1:] {
+		var l struct{ Endpoint string }
+		if err := json.Unmarshal([]byte(line), &l); err != nil {
+			t.Fatal(err)
+		}
+		at[l.Endpoint] = true
+	}
+	if len(at) != 1 {
+		t.Errorf("the session was at %v", at)
 	}
 }

@@ -22,6 +22,8 @@ func toXBackend(prefix, name string) string {
 
 // XBackends: selected Workloads, an external host, and an endpoint under mutual
 // TLS.
+//
+// covers: XBackend
 func TestXBackends(t *testing.T) {
 	t.Parallel()
 	port := freePort(t)

@@ -665,6 +665,14 @@ func TestWhatCannotStartSaysWhy(t *testing.T) {
 	if err := node.Run(t.Context(), cfg); !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("admin address in use: %v", err)
 	}
+	cfg = config(t.TempDir(), t.TempDir())
+	broken := filepath.Join(cfg.State, "session.key")
+	if err := os.WriteFile(broken, []byte("short"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := node.Run(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), broken) || strings.Contains(err.Error(), "short") {
+		t.Errorf("a key of sessions that is none: %v", err)
+	}
 	cfg = config(t.TempDir(), filepath.Join("/proc", "nowhere"))
 	if err := node.Run(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "/proc/nowhere") {
 		t.Errorf("state folder that cannot be made: %v", err)

@@ -296,6 +296,8 @@ func TestRetriesHaveABudget(t *testing.T) {
 
 // A service's own budget bounds its retries; whoever gets none is told so, and not
 // what the endpoint said.
+//
+// covers: XBackendTrafficPolicy
 func TestRetriesWithinTheServicesBudget(t *testing.T) {
 	const no = "HTTP/1.1 500 No\r\ncontent-length: 2\r\n\r\nno"
 	for _, c := range []struct {

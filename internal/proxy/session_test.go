@@ -111,6 +111,7 @@ func (g *gateway) visitor() *visitor {
 	return &visitor{tb: g.t, client: &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{}}, base: "http://" + g.addr}
 }
 
+// covers: SessionPersistence
 func TestSessionsStay(t *testing.T) {
 	names := []string{"a", "b", "c", "d", "e"}
 	h1, h2 := service("s", several(t, backend, names...)...), h2cService("s", several(t, h2cBackend, names...)...)

@@ -144,9 +144,9 @@ func (t *Translator) assemble() *Result {
 	t.gateways.collect(t, r)
 	t.routes.collect(t, r)
 	t.ingress.collect(r)
+	t.xbackends.collect(t, r) // before those of Services, whose names mostly follow
 	t.services.collect(t, r)
 	r.Statuses = append(r.Statuses, t.showMeshes(r)...)
-	t.xbackends.collect(t, r)
 	r.Statuses = append(r.Statuses, t.showXBackends()...)
 	r.Findings = append(r.Findings, t.useless...)
 	r.Findings = append(r.Findings, t.probes...)

@@ -268,13 +268,18 @@ func (c *compiler) toXBackend(ref *gatewayv1.BackendObjectReference, field func(
 	return servicePort{xbackend: true, name: name, port: int32(b.object.Spec.Port.Number), as: as, tls: b.tls != nil && !c.opaque}, verdict{}
 }
 
-// make makes the parts of the XBackends in use.
+// make makes the parts of the XBackends in use whose inputs changed.
 func (x *xbackends) make(t *Translator) {
-	x.starved = map[object.Name]bool{}
+	all := t.delta.workloads.any() || t.delta.traffic.any()
+	starved := map[object.Name]bool{}
 	next := make(map[servicePort]*plan.Part, len(t.services.other))
 	for to := range t.services.other {
 		b := x.byName[to.name]
 		if b == nil || !b.bad.ok() {
+			continue
+		}
+		if _, changed := x.changed[to.name]; !all && !changed && x.parts[to] != nil {
+			next[to], starved[to.name] = x.parts[to], x.starved[to.name]
 			continue
 		}
 		made := &plan.Service{Protocol: cmp.Or(to.as, plan.HTTP), Session: b.session}
@@ -286,7 +291,7 @@ func (x *xbackends) make(t *Translator) {
 			made.Hostname, made.Port = b.hostname, uint16(to.port)
 		} else {
 			made.Endpoints = t.endpointsOf(b)
-			x.starved[to.name] = len(made.Endpoints) == 0
+			starved[to.name] = len(made.Endpoints) == 0
 		}
 		if made.Protocol == plan.TCP || made.Protocol == plan.UDP {
 			made.Session, made.Budget = nil, nil // there are no requests
@@ -297,7 +302,7 @@ func (x *xbackends) make(t *Translator) {
 		}
 		next[to] = part
 	}
-	x.parts = next
+	x.parts, x.starved = next, starved
 }
 
 // endpointsOf are the ready workloads that an XBackend selects. One that lists its
@@ -329,9 +334,11 @@ func listens(w *v1alpha1.Workload, port int32) bool {
 }
 
 func (x *xbackends) collect(t *Translator, r *Result) {
+	first := len(r.Parts)
 	for _, part := range x.parts {
 		r.Parts = append(r.Parts, part)
 	}
+	slices.SortFunc(r.Parts[first:], func(a, b *plan.Part) int { return strings.Compare(a.Key.Name, b.Key.Name) })
 	for _, o := range t.set.XBackends.All() {
 		b := x.byName[object.NameOf(o)]
 		r.Findings = append(r.Findings, b.findings...)
