@@ -122,6 +122,7 @@ func (x *explainer) backend(b *plan.BoundBackend, rule *plan.Rule, i int) explai
 		return out
 	}
 	out.Protocol, out.Hostname = string(s.Protocol), s.Hostname
+	out.TLS = x.backendTLS(s)
 	if s.Session != nil && rule.Session == nil {
 		out.Session = s.Session.String()
 	}

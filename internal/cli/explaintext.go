@@ -73,6 +73,7 @@ func (p explanationText) choice(e *explanation) {
 		p.fact("", fmt.Sprintf("and not %d more", e.MoreOthers))
 	}
 	p.optional("Certificate", e.Certificate)
+	p.optional("Clients", e.Clients)
 	p.steps("Asked first", e.Asked)
 	if len(e.Asked) > 0 {
 		p.fact("", "what they say is matched as if the client had sent it: give it with -H")
@@ -142,6 +143,9 @@ func (p explanationText) backend(b *explainedBackend) {
 	}
 	if b.Session != "" {
 		p.fact("", "a client stays with its endpoint, by "+b.Session)
+	}
+	if b.TLS != "" {
+		p.fact("", "under TLS: "+b.TLS)
 	}
 	if b.Hostname != "" {
 		p.fact("", "endpoints: the addresses of "+b.Hostname)

@@ -19,7 +19,8 @@ type explanation struct {
 	Others      []explainedListener `json:"otherListeners,omitempty"` // of the socket
 	MoreOthers  int                 `json:"moreOtherListeners,omitempty"`
 	Certificate string              `json:"certificate,omitempty"`
-	Asked       []string            `json:"asked,omitempty"` // before the rule is looked for
+	Clients     string              `json:"clients,omitempty"` // what clients have to show
+	Asked       []string            `json:"asked,omitempty"`   // before the rule is looked for
 	Rule        *explainedMatch     `json:"rule,omitempty"`
 	NearMisses  []explainedMatch    `json:"nearMisses,omitempty"`
 	Filters     []string            `json:"filters,omitempty"`
@@ -65,6 +66,7 @@ type explainedMatch struct {
 type explainedBackend struct {
 	Service   string              `json:"service,omitempty"`
 	Protocol  string              `json:"protocol,omitempty"`
+	TLS       string              `json:"tls,omitempty"`     // what is asked of endpoints, and shown to them
 	Session   string              `json:"session,omitempty"` // of the backend, where the rule has none
 	Share     uint64              `json:"share"`             // of Of requests in a row
 	Of        uint64              `json:"of"`
@@ -115,6 +117,7 @@ type explainer struct {
 	q       *question
 	request *plan.Request
 	bound   *plan.Bound
+	taken   *plan.BoundListener // that the request comes to
 	hit     plan.Hit
 	out     explanation
 }
@@ -156,6 +159,7 @@ func (x *explainer) explain() {
 	if l == nil {
 		return
 	}
+	x.taken = l
 	if l.Protocol == plan.TCP || l.Protocol == plan.TLS {
 		x.stream(l)
 		return
@@ -254,6 +258,11 @@ func (x *explainer) handshake(byHost *plan.BoundListener) *plan.BoundListener {
 	}
 	if byHost == nil {
 		x.fail(record.NoRoute, "no listener serves this host: one whose hostname takes it must be there")
+		return nil
+	}
+	if byHost.Clients != nil && byHost.Clients != own.Clients {
+		x.fail(record.Misdirected, "the handshake, which "+listenerName(own.Name)+" makes for the server name "+orNone(x.q.sni)+", is not made under the check of client certificates that "+listenerName(byHost.Name)+" asks for")
+		return nil
 	}
 	return byHost
 }
@@ -284,7 +293,7 @@ func (x *explainer) listener(chosen *plan.BoundListener, host string) {
 		e := explainedListener{Name: listenerName(l.Name), Protocol: string(l.Protocol), Hostname: l.Hostname, Place: x.place(l.Name)}
 		switch {
 		case l == chosen:
-			x.out.Listener = &e
+			x.out.Listener, x.out.Clients = &e, clientsText(l.Clients)
 			continue
 		case len(x.out.Others) == maxOthers:
 			x.out.MoreOthers++
