@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/duration"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	"sigs.k8s.io/yaml"
 
 	"windrose.dev/windrose/api/v1alpha1"
@@ -104,6 +105,9 @@ func (a *app) describeItem(w io.Writer, it admin.Item) error {
 		}
 		fact("Restarts", fmt.Sprint(wl.Status.Restarts))
 	}
+	if g, ok := o.(*gatewayv1.Gateway); ok {
+		fact("Addresses", addressesOf(g))
+	}
 	if err := facts.write(w); err != nil {
 		return err
 	}
@@ -117,6 +121,20 @@ func (a *app) describeItem(w io.Writer, it admin.Item) error {
 		a.renderFindings(indented{w}, a.colors, it.Findings)
 	}
 	return nil
+}
+
+// addressesOf are the addresses of a Gateway, each with its routability where it
+// is not any.
+func addressesOf(g *gatewayv1.Gateway) string {
+	var all []string
+	for _, ad := range g.Status.Addresses {
+		text := ad.Value
+		if ad.Routability != nil && *ad.Routability != "" {
+			text += " (" + string(*ad.Routability) + ")"
+		}
+		all = append(all, text)
+	}
+	return strings.Join(all, ", ")
 }
 
 // describeSpec writes what the object says, as YAML.
