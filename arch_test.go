@@ -52,10 +52,11 @@ var imports = map[string][]string{
 
 	// Data plane.
 	"internal/h2":        {"internal/h1"},
+	"internal/h3":        {},
 	"internal/upstream":  {"internal/plan"},
 	"internal/tap":       {"internal/record"},
 	"internal/telemetry": {"internal/record", "internal/wait"},
-	"internal/proxy":     {"internal/extauthz", "internal/h1", "internal/h2", "internal/loop", "internal/plan", "internal/record", "internal/session", "internal/sniff", "internal/telemetry", "internal/trace", "internal/upstream"},
+	"internal/proxy":     {"internal/extauthz", "internal/h1", "internal/h2", "internal/h3", "internal/loop", "internal/plan", "internal/record", "internal/session", "internal/sniff", "internal/telemetry", "internal/trace", "internal/upstream"},
 	"internal/dataplane": {"internal/feed", "internal/memory", "internal/plan", "internal/procfs", "internal/proxy", "internal/record", "internal/tap", "internal/telemetry", "internal/upstream", "internal/wait"},
 
 	// Wiring and surface.
@@ -83,8 +84,8 @@ var pure = []string{"internal/plan", "internal/translate", "internal/h1", "inter
 
 // dataPlane packages make up the data-plane process.
 var dataPlane = []string{
-	"internal/atomicfile", "internal/dataplane", "internal/extauthz", "internal/feed", "internal/h1", "internal/h2", "internal/loop",
-	"internal/memory", "internal/plan", "internal/procfs", "internal/proxy", "internal/record", "internal/session", "internal/sniff",
+	"internal/atomicfile", "internal/dataplane", "internal/extauthz", "internal/feed", "internal/h1", "internal/h2", "internal/h3",
+	"internal/loop", "internal/memory", "internal/plan", "internal/procfs", "internal/proxy", "internal/record", "internal/session", "internal/sniff",
 	"internal/tap", "internal/telemetry", "internal/trace", "internal/upstream", "internal/wait",
 }
 

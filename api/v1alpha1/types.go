@@ -227,6 +227,13 @@ type GatewayParametersSpec struct {
 	// +kubebuilder:validation:items:MaxLength=64
 	// +kubebuilder:validation:XValidation:message="must be IP addresses or networks as 10.0.0.0/8",rule="self.all(n, isIP(n) || isCIDR(n))"
 	TrustedProxies []string `json:"trustedProxies,omitempty"`
+	// HTTP3 Enabled serves HTTPS listeners over QUIC too, at the UDP port of the same
+	// number, and says so to clients (Alt-Svc).
+	//
+	// +optional
+	// +kubebuilder:default=Disabled
+	// +kubebuilder:validation:Enum=Enabled;Disabled
+	HTTP3 string `json:"http3,omitempty"`
 	// +optional
 	Limits *Limits `json:"limits,omitempty"`
 	// +optional

@@ -309,9 +309,13 @@ func (d *dataPlane) bind() {
 	up := d.table.Use(d.plan)
 	d.useTraces(d.plan, up)
 	for _, p := range d.proxy.Use(d.plan, up) {
+		reason := reasonNotUsable
+		if p.Partly {
+			reason = plan.PartlyServed
+		}
 		problems = append(problems, plan.Problem{
 			Key:    plan.Key{Kind: plan.KindSocket, Name: p.Socket},
-			Reason: reasonNotUsable, Message: unusable(p.Err),
+			Reason: reason, Message: unusable(p.Err),
 		})
 		wait.Signal(d.broken)
 	}
@@ -323,7 +327,7 @@ func (d *dataPlane) bind() {
 func unusable(err error) string {
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
-		return err.Error() + ": another program listens there, ss -ltnp names it"
+		return err.Error() + ": another program listens there, ss -ltunp names it"
 	case errors.Is(err, unix.EADDRNOTAVAIL):
 		return err.Error() + ": this machine has no such address, ip address lists those it has"
 	case errors.Is(err, os.ErrPermission):

@@ -311,7 +311,7 @@ func (p *pipeline) locate(changes []change) []object.Finding {
 func (p *pipeline) show(w word) {
 	ack := status.Ack{Version: w.ack.Version}
 	for _, problem := range w.ack.Problems {
-		s := status.Problem{Message: problem.Message}
+		s := status.Problem{Message: problem.Message, Partly: problem.Reason == plan.PartlyServed}
 		switch problem.Key.Kind {
 		case plan.KindSocket:
 			s.Socket = problem.Key.Name

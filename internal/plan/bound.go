@@ -49,6 +49,16 @@ type Bound struct {
 	listeners []*BoundListener
 }
 
+// HTTPS says whether there are listeners of that protocol.
+func (b *Bound) HTTPS() bool {
+	for _, l := range b.listeners {
+		if l.Protocol == HTTPS {
+			return true
+		}
+	}
+	return false
+}
+
 // Listeners are the listeners of the socket.
 func (b *Bound) Listeners() []*BoundListener { return b.listeners }
 

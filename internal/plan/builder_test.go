@@ -361,7 +361,7 @@ func TestSettingsHaveDefaults(t *testing.T) {
 	}
 	v := reflect.ValueOf(*s)
 	for i := range v.NumField() {
-		if name := v.Type().Field(i).Name; v.Field(i).IsZero() && name != "TrustedProxies" && name != "SessionKey" {
+		if name := v.Type().Field(i).Name; v.Field(i).IsZero() && !slices.Contains([]string{"TrustedProxies", "SessionKey", "HTTP3"}, name) {
 			t.Errorf("%s has no default", name)
 		}
 	}

@@ -58,6 +58,8 @@ type Settings struct {
 	FaultDetail FaultDetail `json:"faultDetail,omitempty"`
 	// TrustedProxies are the peers whose X-Forwarded-* headers are kept.
 	TrustedProxies []netip.Prefix `json:"trustedProxies,omitempty"`
+	// HTTP3 has sockets with HTTPS listeners served over QUIC too.
+	HTTP3 bool `json:"http3,omitempty"`
 
 	MaxHeaderBytes   int           `json:"maxHeaderBytes,omitempty"`   // request line and headers together
 	MaxURIBytes      int           `json:"maxURIBytes,omitempty"`      // request target

@@ -19,6 +19,7 @@ type Problem struct {
 // The reasons of a Builder's problems.
 const (
 	ServiceAbsent     = "ServiceAbsent"
+	PartlyServed      = "PartlyServed" // the data plane's: a socket lacks one of its protocols
 	ListenerAbsent    = "ListenerAbsent"
 	CertificateAbsent = "CertificateAbsent"
 	SocketAbsent      = "SocketAbsent"

@@ -47,6 +47,7 @@ type client struct {
 	identity *identity         // nil for a client that proved nothing
 
 	h2 *h2client // once the connection speaks HTTP/2
+	h3 bool      // see h3conn
 
 	counts     *telemetry.Socket
 	next, prev *client
@@ -280,6 +281,9 @@ func (c *client) process(p []byte) {
 		c.conn.Again()
 	}
 }
+
+// streams says whether requests are streams of the connection.
+func (c *client) streams() bool { return c.h2 != nil || c.h3 }
 
 // first says whether nothing was served on the connection yet.
 func (c *client) first() bool { return !c.served }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 
+	"windrose.dev/windrose/internal/h3"
 	"windrose.dev/windrose/internal/loop"
 	"windrose.dev/windrose/internal/plan"
 )
@@ -79,6 +80,9 @@ func (t *tlsSide) ask(bound *plan.Bound, hello *tls.ClientHelloInfo) *tls.Config
 		return nil
 	}
 	c, ok := loop.Owner(hello.Conn).(*client)
+	if of := h3.ConnOf(hello.Context()); of != nil {
+		c, ok = &of.State.(*h3conn).client, true //nolint:errcheck // see beginH3
+	}
 	if !ok {
 		return nil
 	}

@@ -219,7 +219,7 @@ func (x *exchange) classify() {
 		x.method = headMethod
 	case "CONNECT":
 		x.grpc = false // its answer has status 200
-		if x.extended = x.upgrade && x.c.h2 != nil; x.extended {
+		if x.extended = x.upgrade && x.c.streams(); x.extended {
 			x.idempotent = true // until the endpoint has agreed, as the GET of an Upgrade is
 			return
 		}
@@ -265,7 +265,7 @@ func (x *exchange) resolve() bool {
 	}
 	if c.misplaced(listener) {
 		// Another connection, with another handshake, may do.
-		if c.h2 == nil || c.h2.soon == 0 {
+		if !c.h3 && (c.h2 == nil || c.h2.soon == 0) {
 			c.leave(w.loop.Now()+lameDuckTime, w.loop.Now()+int64(x.view.settings.DrainTimeout))
 		}
 		x.fail(record.Misdirected, "the connection was not made under the check of client certificates that listener "+listener.Name+" asks for")

@@ -46,6 +46,8 @@ func (x *exchange) remember() {
 	}
 	r.RuleSlot, r.ServiceSlot = -1, -1
 	switch {
+	case x.c.h3:
+		r.Protocol = "HTTP/3"
 	case x.c.h2 != nil:
 		r.Protocol = "HTTP/2"
 	case x.minor == 0:
@@ -54,7 +56,7 @@ func (x *exchange) remember() {
 		r.Protocol = "HTTP/1.1"
 	}
 	kind, _ := h1.Lookup(req.Fields, "content-type")
-	x.grpc = x.c.h2 != nil && !x.upgrade && len(kind) >= len(grpcType) && string(kind[:len(grpcType)]) == grpcType
+	x.grpc = x.c.streams() && !x.upgrade && len(kind) >= len(grpcType) && string(kind[:len(grpcType)]) == grpcType
 }
 
 var (
@@ -242,6 +244,7 @@ func (x *exchange) responseFields(yield func(h1.Field)) {
 	resp := x.w.resp
 	steps := x.responseSteps()
 	edited := edits(steps, plan.StepResponseHeaders)
+	alt := x.altSvc()
 	for i := range resp.Fields {
 		f := &resp.Fields[i]
 		if i < 64 && resp.HopByHop&(1<<i) != 0 {
@@ -262,6 +265,9 @@ func (x *exchange) responseFields(yield func(h1.Field)) {
 		case f.Known == h1.FaultFlag && x.own:
 		case f.Known == h1.RequestID, f.Known == h1.FaultFlag, f.Known.HopByHop():
 			continue
+		}
+		if alt != nil && h1.EqualFold(f.Name, "alt-svc") {
+			continue // the service's would lead past windrose
 		}
 		if x.cors != nil && x.cors.Speaks(f.Name) || x.stay != nil && x.stay.speaks(f.Name) {
 			continue
@@ -286,6 +292,9 @@ func (x *exchange) responseFields(yield func(h1.Field)) {
 	}
 	if x.stay != nil {
 		x.sessionField(named)
+	}
+	if alt != nil && (!edited || !dropped(steps, plan.StepResponseHeaders, altSvcName)) {
+		yield(h1.Field{Name: altSvcName, Value: alt})
 	}
 	yield(h1.Field{Name: requestIDName, Value: x.rec.ID, Known: h1.RequestID})
 }

@@ -30,6 +30,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"windrose.dev/windrose/internal/h3"
 	"windrose.dev/windrose/internal/loop"
 	"windrose.dev/windrose/internal/plan"
 	"windrose.dev/windrose/internal/session"
@@ -66,7 +67,10 @@ type Proxy struct {
 	conns      atomic.Int64 // of clients, over all loops
 	most       int          // of conns, whatever is configured
 	files      *loop.Files
-	started    time.Time // the moment 0 of the loops
+	started    time.Time       // the moment 0 of the loops
+	quics      sync.WaitGroup  // servers of HTTP/3 that are ending
+	life       context.Context // of those: until end is called
+	end        context.CancelFunc
 
 	mu      sync.Mutex // guards sockets
 	sockets map[string]*socket
@@ -95,12 +99,16 @@ type socket struct {
 	listeners []*loop.Listener
 	counts    []*telemetry.Socket // each used by its loop alone
 	udp       []*udpSide
+
+	quic atomic.Pointer[h3.Server] // of HTTP/3; nil for none
+	alt  atomic.Pointer[[]byte]    // what answers over TCP say of it
 }
 
 // Problem is what kept a part of a plan from taking effect.
 type Problem struct {
 	Socket string // name of the Socket key
 	Err    error
+	Partly bool // the socket is served all the same, but not over QUIC
 }
 
 // New makes a proxy and its event loops; Run runs them.
@@ -109,6 +117,7 @@ func New(cfg Config) (*Proxy, error) {
 	all, clients := mostFiles()
 	p.most, p.files = clients, loop.NewFiles(all)
 	p.handshakes = loop.NewHandshakes(max(cfg.Loops, 1), 4096)
+	p.life, p.end = context.WithCancel(context.Background())
 	p.outward = loop.NewHandshakes(max(cfg.Loops, 1), 4096)
 	empty, _ := plan.NewBuilder().Apply(nil, nil)
 	p.view.Store(&view{plan: empty, settings: empty.Settings()})
@@ -137,6 +146,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 		})
 	}
 	wg.Wait()
+	p.endQUIC()
 	for i, w := range p.workers {
 		p.cfg.Hub.Detach(w.tel)
 		if errs[i] != nil {
@@ -160,7 +170,7 @@ func (p *Proxy) Use(next *plan.Plan, up *upstream.View) []Problem {
 		wanted[b.Name] = true
 		accept, err := p.open(b)
 		if err != nil {
-			problems = append(problems, Problem{b.Name, err})
+			problems = append(problems, Problem{Socket: b.Name, Err: err})
 			continue
 		}
 		begin = append(begin, accept)
@@ -175,6 +185,7 @@ func (p *Proxy) Use(next *plan.Plan, up *upstream.View) []Problem {
 	for _, accept := range begin {
 		accept()
 	}
+	problems = append(problems, p.useQUIC(v)...)
 	p.mu.Lock()
 	var gone []*socket
 	for name, s := range p.sockets {
@@ -306,6 +317,7 @@ func (p *Proxy) hasPort(port uint16, udp bool) bool {
 // shut closes a socket on every loop; its connections finish what is in flight.
 func (p *Proxy) shut(s *socket) {
 	s.leaving.Store(true)
+	p.shutQUIC(s)
 	for i, w := range p.workers {
 		p.on(w, func() {
 			if ln := s.listeners[i]; ln != nil {

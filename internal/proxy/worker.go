@@ -54,20 +54,21 @@ type worker struct {
 	h2streams store[h2stream]
 	h2calls   store[h2call]
 
-	pools   map[*upstream.Endpoint]*pool
-	h2pools map[*upstream.Endpoint][]*h2server
-	spare   []*exchange
-	copies  int // exchanges that are copies for mirrors
-	gated   int // bytes of requests that wait for their authorisers
-	clients clientList
-	streams streamList
-	udp     []*udpSide
-	spliced uint64              // bytes of streams that never came to the process
-	flush   loop.Timer          // of the access log and spans
-	tracers []*telemetry.Tracer // by slot of the plan's Tracings
-	traced  []string            // their names
-	shaken  int                 // TLS handshakes
-	held    atomic.Int64        // connections of clients, those on their way here included; others look at it
+	pools     map[*upstream.Endpoint]*pool
+	h2pools   map[*upstream.Endpoint][]*h2server
+	spare     []*exchange
+	copies    int // exchanges that are copies for mirrors
+	gated     int // bytes of requests that wait for their authorisers
+	clients   clientList
+	streams   streamList
+	h3streams h3list
+	udp       []*udpSide
+	spliced   uint64              // bytes of streams that never came to the process
+	flush     loop.Timer          // of the access log and spans
+	tracers   []*telemetry.Tracer // by slot of the plan's Tracings
+	traced    []string            // their names
+	shaken    int                 // TLS handshakes
+	held      atomic.Int64        // connections of clients, those on their way here included; others look at it
 }
 
 // churnHandshakes is how many TLS handshakes are worth a word to Config.Churn:
@@ -163,6 +164,7 @@ func (w *worker) turn(busy time.Duration) {
 func (w *worker) end() {
 	w.clients.each((*client).cut)
 	w.streams.each((*stream).cut)
+	w.h3streams.each(func(s *h3stream) { s.x.cut() })
 	for _, u := range slices.Clone(w.udp) {
 		u.close()
 	}
@@ -265,6 +267,11 @@ func (w *worker) lameDuck(s *socket) {
 	w.streams.each(func(st *stream) {
 		if st.sock == s {
 			st.leave(deadline)
+		}
+	})
+	w.h3streams.each(func(st *h3stream) {
+		if st.m.sock == s && st.x != nil {
+			st.x.hurry(deadline)
 		}
 	})
 }

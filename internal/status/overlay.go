@@ -14,17 +14,20 @@ import (
 // All kinds with listeners call this condition by the same name.
 const programmed = string(gatewayv1.GatewayConditionProgrammed)
 
-// problems are the messages by socket or listener.
-type problems map[string]string
+// problems are by socket or listener.
+type problems map[string]Problem
+
+// stands says whether a socket can be connected to.
+func (x problems) stands(socket string) bool { return x[socket].Message == "" || x[socket].Partly }
 
 func indexProblems(list []Problem) problems {
 	index := problems{}
 	for _, p := range list {
 		if p.Socket != "" {
-			index[p.Socket] = p.Message
+			index[p.Socket] = p
 		}
 		if p.Listener != "" {
-			index[p.Listener] = p.Message
+			index[p.Listener] = p
 		}
 	}
 	return index
@@ -49,11 +52,11 @@ func (x problems) listener(s *object.Status, i int) string {
 		return ""
 	}
 	var why []string
-	if m := x[s.Object.Kind+"/"+s.Object.Namespace+"/"+s.Object.Name+"/"+listenerName(s, i)]; m != "" {
+	if m := x[s.Object.Kind+"/"+s.Object.Namespace+"/"+s.Object.Name+"/"+listenerName(s, i)].Message; m != "" {
 		why = append(why, m)
 	}
 	for _, socket := range s.Sockets[i] {
-		m := x[socket]
+		m := x[socket].Message
 		if addr := strings.TrimPrefix(socket, "tcp/"); m != "" && !strings.Contains(m, strings.TrimPrefix(addr, "udp/")) {
 			m = addr + ": " + m
 		}
@@ -170,7 +173,7 @@ func overlayListenerSet(made, was *object.Status, pending bool, index problems) 
 // overlayIngress leaves out the addresses of an Ingress that no socket serves.
 func overlayIngress(made *object.Status, pending bool, index problems) {
 	standing := slices.ContainsFunc(made.Sockets, func(sockets []string) bool {
-		return slices.ContainsFunc(sockets, func(s string) bool { return index[s] == "" })
+		return slices.ContainsFunc(sockets, func(s string) bool { return index.stands(s) })
 	})
 	if pending || !standing {
 		made.Ingress.LoadBalancer.Ingress = nil
@@ -191,7 +194,7 @@ func unusable(s *object.Status, value string, index problems) bool {
 			if err != nil || at.Addr() != addr {
 				continue
 			}
-			if index[socket] == "" {
+			if index.stands(socket) {
 				return false
 			}
 			failed = true

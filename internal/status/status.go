@@ -29,6 +29,7 @@ type Problem struct {
 	Socket   string // name of a socket, as in object.Status
 	Listener string // name of a listener part: KIND/NAMESPACE/NAME/LISTENER
 	Message  string // a sentence without the name
+	Partly   bool   // the socket stands all the same
 }
 
 // Tracker makes the final statuses. It is used by one goroutine; what it gives

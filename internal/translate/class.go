@@ -158,6 +158,13 @@ func readSettings(spec *v1alpha1.GatewayParametersSpec) (s *plan.Settings, zeros
 	default:
 		return nil, nil, fmt.Errorf("faultDetail %q is neither Full nor Brief", spec.FaultDetail)
 	}
+	switch spec.HTTP3 {
+	case "", "Disabled":
+	case "Enabled":
+		s.HTTP3 = true
+	default:
+		return nil, nil, fmt.Errorf("http3 %q is neither Enabled nor Disabled", spec.HTTP3)
+	}
 	for _, text := range spec.TrustedProxies {
 		prefix, err := parsePrefix(text)
 		if err != nil {

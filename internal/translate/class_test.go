@@ -78,6 +78,7 @@ metadata: {name: tuned}
 spec:
   accessLog: {mode: Sampled, every: 10}
   faultDetail: Brief
+  http3: Enabled
   trustedProxies: [10.0.0.0/8, 192.0.2.7]
   limits: {headerBytes: 1, uriBytes: 2, headers: 3, connections: 4, bufferedBytes: 5, inFlight: 6, upstreamIdle: 7}
   timeouts: {header: 1s, idle: 2s, body: 3s, tunnel: 4s, handshake: 5s, drain: 6s, connect: 7s, upstreamIdle: 8s, flow: 9s, auth: 10s}
@@ -89,6 +90,9 @@ spec:
 	got := r.Parts[0].Settings
 	if got.AccessLog != (plan.AccessLog{Mode: plan.LogSampled, Every: 10}) || got.FaultDetail != plan.DetailBrief {
 		t.Errorf("access log %v, detail %v", got.AccessLog, got.FaultDetail)
+	}
+	if !got.HTTP3 {
+		t.Error("http3 is not read")
 	}
 	if len(got.TrustedProxies) != 2 || got.TrustedProxies[1].String() != "192.0.2.7/32" {
 		t.Errorf("trusted proxies = %v", got.TrustedProxies)
@@ -116,7 +120,7 @@ func TestEveryParameterIsRead(t *testing.T) {
 		name      string
 		got, want int
 	}{
-		{"spec", fields(spec), 6}, {"limits", fields(limits), 7}, {"timeouts", fields(timeouts), 10},
+		{"spec", fields(spec), 7}, {"limits", fields(limits), 7}, {"timeouts", fields(timeouts), 10},
 	} {
 		if tt.got != tt.want {
 			t.Errorf("%s has %d fields and %d of them are known: read the new one, then count it here", tt.name, tt.got, tt.want)
