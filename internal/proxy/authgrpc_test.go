@@ -174,3 +174,31 @@ func TestAuthByGRPCOfAnotherService(t *testing.T) {
 		t.Errorf("got %d %s", resp.StatusCode, body)
 	}
 }
+
+// What a listener's authoriser changes is changed once, for the rules and for the
+// service; what ends at the connection still does.
+func TestAuthByGRPCBeforeRouting(t *testing.T) {
+	added, absent, there := field("X-Group", "g"), field("x-late", "1"), field("x-extra", "1")
+	added.Append = wrapperspb.Bool(true) //nolint:staticcheck // it is what most servers set
+	absent.AppendAction, there.AppendAction = corev3.HeaderValueOption_ADD_IF_ABSENT, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS
+	auth := authz(t, func(*authv3.CheckRequest) *authv3.CheckResponse {
+		return &authv3.CheckResponse{Status: &status.Status{}, HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: &authv3.OkHttpResponse{
+			Headers: []*corev3.HeaderValueOption{added, absent, there, field("x-user", "ann")}, HeadersToRemove: []string{"authorization"},
+			ResponseHeadersToAdd: []*corev3.HeaderValueOption{field("x-answer", "1")},
+		}}}
+	})
+	rule := guarded(plan.Filter{RequestHeaders: &plan.HeaderEdit{Set: []plan.Header{{Name: "X-Static", Value: "1"}}}})
+	rule.Matches[0].Headers = []plan.NameMatch{{Name: "x-group", Value: "mine, g"}}
+	g := start(t, 1, route("r", rule), service("s", backend(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Hop", r.Header.Get("X-Hop"))
+		repeater(w, r)
+	})), auth)
+	g.guardedListener(plan.Auth{Service: "a", GRPC: true})
+	p := g.dial()
+	p.send("GET /a HTTP/1.1\r\nAuthorization: me\r\nx-user: eve\r\nx-group: mine\r\nhost: x\r\nx-hop: secret\r\nconnection: x-hop\r\n\r\n")
+	resp, body := p.answer("GET")
+	want := `GET /a x body=0 X-User=["ann"] X-Static=["1"] X-Late=["1"] X-Group=["mine" "g"] trailer=""`
+	if resp.StatusCode != 200 || body != want || resp.Header.Get("X-Answer") != "1" || resp.Header.Get("X-Hop") != "" {
+		t.Errorf("got %d %v %s\nwant %s", resp.StatusCode, resp.Header, body, want)
+	}
+}
