@@ -2,6 +2,7 @@ package translate
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -248,22 +249,13 @@ func (t *Translator) policyConditions(p *gatewayv1.BackendTLSPolicy, key object.
 		accepted = unsupported("windrose does not carry TLS to backends yet: requests to the Service are answered with 500")
 		find("", reasonNotCarried, accepted.message, "")
 	}
-	for i, ref := range p.Spec.TargetRefs {
-		field := fmt.Sprintf("spec.targetRefs[%d]", i)
-		name := object.Name{Namespace: p.Namespace, Name: string(ref.Name)}
-		if ref.Group != "" || ref.Kind != "Service" {
-			find(field+".kind", string(gatewayv1.PolicyReasonTargetNotFound), fmt.Sprintf("windrose knows no target of kind %s in group %q", ref.Kind, ref.Group), "name a Service")
-			continue
-		}
-		if _, ok := t.set.Services.Get(name.Namespace, name.Name); !ok {
-			find(field+".name", string(gatewayv1.PolicyReasonTargetNotFound), "Service "+name.String()+" does not exist", object.Meant(name.Name, namesIn(t.set.Services, p.Namespace)))
-			continue
-		}
-		if winner := t.winner(p, &ref); winner != p {
-			accepted = verdict{string(gatewayv1.PolicyReasonConflicted), fmt.Sprintf("BackendTLSPolicy %s/%s, which is older, targets Service %s too", winner.Namespace, winner.Name, name)}
-			find(field, accepted.reason, accepted.message, "remove one of them")
-		}
+	for _, name := range slices.Sorted(maps.Keys(p.Spec.Options)) {
+		out.Findings = append(out.Findings, object.Finding{
+			Severity: object.Warning, Object: key, Field: "spec.options[" + string(name) + "]", Reason: reasonNotRead,
+			Message: "windrose knows no option " + string(name) + " of a BackendTLSPolicy, so that it has no effect", Mend: "remove it",
+		})
 	}
+	accepted = first(accepted, t.policyTargets(p, find))
 	valid := 0
 	for i, ref := range p.Spec.Validation.CACertificateRefs {
 		a := t.authority(string(ref.Group), string(ref.Kind), p.Namespace, string(ref.Name))
@@ -278,7 +270,7 @@ func (t *Translator) policyConditions(p *gatewayv1.BackendTLSPolicy, key object.
 		resolved = first(resolved, v)
 		find(fmt.Sprintf("spec.validation.caCertificateRefs[%d]", i), v.reason, v.message, a.mend)
 	}
-	if !resolved.ok() && valid == 0 && accepted.reason != string(gatewayv1.PolicyReasonConflicted) {
+	if !resolved.ok() && valid == 0 && accepted.ok() {
 		accepted = verdict{string(gatewayv1.BackendTLSPolicyReasonNoValidCACertificate), resolved.message}
 	}
 	return []metav1.Condition{
@@ -287,11 +279,49 @@ func (t *Translator) policyConditions(p *gatewayv1.BackendTLSPolicy, key object.
 	}
 }
 
+// policyTargets looks at what a policy targets: it is conflicted where an older
+// one does, and targets nothing where none of it is there.
+func (t *Translator) policyTargets(p *gatewayv1.BackendTLSPolicy, find func(field, reason, message, mend string)) verdict {
+	conflicted, lost, found := verdict{}, verdict{}, 0
+	missing := func(field, message, mend string) {
+		lost = first(lost, verdict{string(gatewayv1.PolicyReasonTargetNotFound), message})
+		find(field, string(gatewayv1.PolicyReasonTargetNotFound), message, mend)
+	}
+	for i := range p.Spec.TargetRefs {
+		ref, field := &p.Spec.TargetRefs[i], fmt.Sprintf("spec.targetRefs[%d]", i)
+		name := object.Name{Namespace: p.Namespace, Name: string(ref.Name)}
+		if ref.Group != "" || ref.Kind != "Service" {
+			missing(field+".kind", fmt.Sprintf("windrose knows no target of kind %s in group %q", ref.Kind, ref.Group), "name a Service")
+			continue
+		}
+		svc, ok := t.set.Services.Get(name.Namespace, name.Name)
+		if !ok {
+			missing(field+".name", "Service "+name.String()+" does not exist", object.Meant(name.Name, namesIn(t.set.Services, p.Namespace)))
+			continue
+		}
+		section := string(sectionOf(ref))
+		if section != "" && !slices.ContainsFunc(svc.Spec.Ports, func(port corev1.ServicePort) bool { return port.Name == section }) {
+			missing(field+".sectionName", "Service "+name.String()+" has no port named "+section, portsOf(svc))
+			continue
+		}
+		found++
+		if winner := t.winner(p, ref); winner != p {
+			v := verdict{string(gatewayv1.PolicyReasonConflicted), fmt.Sprintf("BackendTLSPolicy %s/%s, which is older, targets Service %s too", winner.Namespace, winner.Name, name)}
+			conflicted = first(conflicted, v)
+			find(field, v.reason, v.message, "remove one of them")
+		}
+	}
+	if found == 0 && conflicted.ok() {
+		return lost
+	}
+	return conflicted
+}
+
 // winner is the oldest policy that targets what a reference targets.
 func (t *Translator) winner(p *gatewayv1.BackendTLSPolicy, ref *gatewayv1.LocalPolicyTargetReferenceWithSectionName) *gatewayv1.BackendTLSPolicy {
 	for _, other := range t.policies[object.Name{Namespace: p.Namespace, Name: string(ref.Name)}].policies {
 		for _, theirs := range other.Spec.TargetRefs {
-			if theirs.Name == ref.Name && sectionOf(&theirs) == sectionOf(ref) {
+			if theirs.Kind == ref.Kind && theirs.Group == ref.Group && theirs.Name == ref.Name && sectionOf(&theirs) == sectionOf(ref) {
 				return other
 			}
 		}
