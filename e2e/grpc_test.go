@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"testing"
@@ -13,6 +15,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/interop"
 	testgrpc "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/reflection"
+	reflectiongrpc "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
 )
 
@@ -25,12 +29,17 @@ func grpcBackend(t *testing.T, name string) string {
 		t.Fatal(err)
 	}
 	_ = name
-	s := grpc.NewServer()
+	s := grpc.NewServer(grpc.MaxRecvMsgSize(bigMessage + 1<<10))
 	testgrpc.RegisterTestServiceServer(s, interop.NewTestServer())
+	reflection.Register(s)
 	go func() { _ = s.Serve(ln) }()
 	t.Cleanup(s.Stop)
 	return ln.Addr().String()
 }
+
+// bigMessage is more than gRPC itself takes by default: what is too much is for
+// its two ends to say.
+const bigMessage = 16 << 20
 
 func grpcRoute(name, match, to string) string {
 	return fmt.Sprintf(`apiVersion: gateway.networking.k8s.io/v1
@@ -89,4 +98,52 @@ func TestGRPCOfAllKinds(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// What tools such as grpcurl do first: they ask the server what it serves. A
+// message that is larger than gRPC's default goes through, both ways.
+func TestGRPCReflectionAndBigMessages(t *testing.T) {
+	t.Parallel()
+	port := freePort(t)
+	up(t, map[string]string{
+		"gateway.yaml":  gateway(port),
+		"services.yaml": service("test", grpcBackend(t, "test")),
+		"route.yaml": grpcRoute("test", "{method: {service: grpc.testing.TestService}}", "test") + "---\n" +
+			grpcRoute("reflection", "{method: {service: grpc.reflection.v1.ServerReflection, method: ServerReflectionInfo}}", "test"),
+	})
+	conn, err := grpc.NewClient(fmt.Sprintf("127.0.0.1:%d", port), grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(bigMessage+1<<10)))
+	must(t, err)
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+
+	stream, err := reflectiongrpc.NewServerReflectionClient(conn).ServerReflectionInfo(ctx)
+	must(t, err)
+	must(t, stream.Send(&reflectiongrpc.ServerReflectionRequest{MessageRequest: &reflectiongrpc.ServerReflectionRequest_ListServices{}}))
+	got, err := stream.Recv()
+	must(t, err)
+	if text := got.String(); !strings.Contains(text, "grpc.testing.TestService") {
+		t.Errorf("the server says that it serves %s", text)
+	}
+	must(t, stream.Send(&reflectiongrpc.ServerReflectionRequest{
+		MessageRequest: &reflectiongrpc.ServerReflectionRequest_FileContainingSymbol{FileContainingSymbol: "grpc.testing.TestService"},
+	}))
+	got, err = stream.Recv()
+	must(t, err)
+	if len(got.GetFileDescriptorResponse().GetFileDescriptorProto()) == 0 {
+		t.Errorf("no description of the service in %v", got)
+	}
+	must(t, stream.CloseSend())
+	if _, err := stream.Recv(); !errors.Is(err, io.EOF) {
+		t.Errorf("after the end: %v", err)
+	}
+
+	resp, err := testgrpc.NewTestServiceClient(conn).UnaryCall(ctx, &testgrpc.SimpleRequest{
+		ResponseSize: bigMessage, Payload: &testgrpc.Payload{Body: make([]byte, bigMessage)},
+	})
+	must(t, err)
+	if n := len(resp.GetPayload().GetBody()); n != bigMessage {
+		t.Errorf("%d bytes came back, want %d", n, bigMessage)
+	}
 }

@@ -284,3 +284,20 @@ func TestTLSListenerComesAndGoes(t *testing.T) {
 		t.Error("a listener that is gone passes through")
 	}
 }
+
+// A request of HTTP whose host is a TLS listener's is for nobody: that listener's
+// services get bytes, and no HTTP that somebody made of a request. Without a
+// server name, nothing else tells.
+func TestHTTPForAHostOfATLSListener(t *testing.T) {
+	g, addr := shared(t, 1)
+	g.use(certificate(t, "rest", false, "rest.example"), plan.Part{Key: plan.Key{Kind: plan.KindListener, Name: "rest"}, Listener: &plan.Listener{
+		Sockets: []string{"tcp/" + addr}, Protocol: plan.HTTPS, Certificates: []string{"rest"},
+	}})
+	for _, host := range []string{"a.end.example", "pass.example"} {
+		p := dialTLS(t, addr, &tls.Config{})
+		p.send("GET / HTTP/1.1\r\nhost: " + host + "\r\n\r\n")
+		if resp, body := p.answer("GET"); resp.StatusCode != 404 {
+			t.Errorf("%s: got %d %q, want 404", host, resp.StatusCode, body)
+		}
+	}
+}
