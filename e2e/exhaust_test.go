@@ -157,6 +157,55 @@ func TestAcceptingIsTakenUpAgain(t *testing.T) {
 	}
 }
 
+// TestMemoryRunsShort: near its limit windrose refuses what is new and says why,
+// does not grow beyond it, and serves again when there is room.
+func TestMemoryRunsShort(t *testing.T) {
+	t.Parallel()
+	port := freePort(t)
+	endlessly := serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.Copy(w, endless{}) })
+	w := newWindrose(t, map[string]string{
+		"gateway.yaml": withParameters(gateway(port), "{timeouts: {body: 1h}}"),
+		"a.yaml":       all(service("a", backend(t, "a")), service("endless", endlessly)), "r.yaml": all(route("a", "/a", "a"), route("endless", "/endless", "endless")),
+	})
+	const limit = 24 // MiB
+	w.program = filepath.Join(t.TempDir(), "windrose-small")
+	must(t, os.WriteFile(w.program, fmt.Appendf(nil, "#!/bin/sh\nexport GOMEMLIMIT=%dMiB\nexec %s \"$@\"\n", limit, binary), 0o755))
+	w.start()
+	w.ready()
+	addr := fmt.Sprintf("127.0.0.1:%d", port)
+	plane := w.dataplane()
+	// Clients who read nothing of long answers, until some are refused.
+	var held []net.Conn
+	shed := func() bool { return w.counts(`windrose_faults_total{flag="overload",side="windrose"}`) > 0 }
+	for round := 0; !shed(); round++ {
+		if round == 20 {
+			t.Fatal("nobody is refused")
+		}
+		held = append(held, crowd(t, 100, addr, func(c net.Conn) error {
+			_ = c.(*net.TCPConn).SetReadBuffer(4 << 10)
+			_, err := io.WriteString(c, "GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
+			return err
+		})...)
+	}
+	code, text, h := fetch("http://" + addr + "/a")
+	if code != 503 || h.Get("x-windrose-fault") != "overload" || !strings.Contains(text, "limit of memory") {
+		t.Errorf("near the limit: %d %s", code, text)
+	}
+	t.Logf("%d clients who read nothing", len(held))
+	if peak := memory(t, plane, "VmHWM"); peak > 3*limit<<10 {
+		t.Errorf("the data plane took %d KiB with a limit of %d MiB", peak, limit)
+	}
+	for _, c := range held {
+		c.Close()
+	}
+	w.eventually("it serves again", func() error {
+		if code, text, _ := fetch("http://" + addr + "/a"); code != 200 {
+			return fmt.Errorf("%d %s", code, text)
+		}
+		return nil
+	})
+}
+
 // smallDisk puts a file system of n bytes at dir, for this test and what it
 // starts.
 func smallDisk(t *testing.T, dir string, n int) {

@@ -191,6 +191,7 @@ func (d *dataPlane) run(ctx context.Context) error {
 	rest.Go(func() { d.follow(failed) })
 	// What the last requests met with is worth seeing: it ends after the drain.
 	rest.Go(func() { _ = d.answerer.Run(loopCtx, d.dial) }) // its error is the context's
+	rest.Go(func() { d.spare(loopCtx) })
 	rest.Go(func() { d.keep(failed) })
 	rest.Go(func() { d.mend(failed) })
 	select {
@@ -219,6 +220,22 @@ func predecessors(pids []int) func(addr netip.AddrPort, udp bool) bool {
 		}
 	}
 	return func(addr netip.AddrPort, udp bool) bool { return procfs.HeldBy(holders, addr, udp) }
+}
+
+// spare has the proxy take on nothing new while the process is near its limit of
+// memory.
+func (d *dataPlane) spare(ctx context.Context) {
+	limit := memory.SetLimit()
+	memory.Watch(ctx, limit, func(short bool) {
+		if !short {
+			d.cfg.Say("there is memory again: requests are served")
+			d.proxy.Short("")
+			return
+		}
+		why := fmt.Sprintf("windrose is near its limit of memory, %d MiB: GOMEMLIMIT, or that of its control group, or half of the machine's", limit>>20)
+		d.cfg.Say("new requests are refused", "reason", why)
+		d.proxy.Short(why)
+	})
 }
 
 func (d *dataPlane) drain() {

@@ -1,5 +1,5 @@
 // Package memory gives back to the system what a process that has settled does
-// not need.
+// not need, and tells when a process comes near its limit.
 //
 // One binary holds both parts of windrose, and each runs code at its start that
 // it does not run again: the initialisation of packages that only the other

@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 		os.Stdout.WriteString(ln.Addr().String() + "\n")
-		os.Stdin.Read(make([]byte, 1)) //nolint:errcheck // it waits for its end
+		_, _ = os.Stdin.Read(make([]byte, 1)) // until it is to end
 		return
 	}
 	os.Exit(m.Run())

@@ -155,6 +155,10 @@ func (x *exchange) begin(c *client, down clientSide, begun int64) bool {
 	if !x.resolve() {
 		return false
 	}
+	if w.short != "" {
+		x.fail(record.Overload, w.short)
+		return false
+	}
 	if x.gate == nil {
 		x.compose()
 	}

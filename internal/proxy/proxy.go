@@ -409,6 +409,13 @@ func (p *Proxy) Services(yield func(name string, active, endpoints, out int)) {
 	}
 }
 
+// Short has new requests and connections below HTTP refused for a reason, since
+// there is no memory for them; "" has them served again. What is in flight goes
+// on: its buffers are bounded.
+func (p *Proxy) Short(reason string) {
+	p.everywhere(func(w *worker) { w.short = reason })
+}
+
 // Connections is how many clients are connected.
 func (p *Proxy) Connections() int { return int(p.conns.Load()) }
 

@@ -76,7 +76,7 @@ func TestStreamUnderTLSVerifiesItsEndpoint(t *testing.T) {
 	good, _ := tlsEcho(t, ca.certificate("b.example", "", time.Hour))
 	silent := endpoint(t, func(p *peer) { _, _ = io.Copy(io.Discard, p.r) })
 	believed := plan.BackendTLS{Hostname: "b.example", Authorities: ca.pem()}
-	g := start(t, 1, veiled(believed, bad), settings(plan.Settings{ConnectTimeout: 50 * time.Millisecond}))
+	g := start(t, 1, veiled(believed, bad), settings(plan.Settings{ConnectTimeout: 300 * time.Millisecond}))
 	addr := g.carry(plan.Listener{Protocol: plan.TCP})
 	if c, err := net.Dial("tcp", addr); err == nil { // it may be reset before it is told that it stands
 		defer c.Close()
@@ -191,7 +191,11 @@ func TestHandshakesWithEndpointsAreCounted(t *testing.T) {
 		for result, addr := range map[string]string{"ok": good, "certificate-refused": bad, "timeout": silent, "not-tls": plain} {
 			t.Run(fmt.Sprintf("%s/%s", protocol, result), func(t *testing.T) {
 				p := over(protocol, believed, addr)
-				g := start(t, 1, append(toService(p), settings(plan.Settings{ConnectTimeout: 100 * time.Millisecond}))...)
+				wait := 20 * time.Second // on a busy machine handshakes take their time
+				if result == "timeout" {
+					wait = 100 * time.Millisecond
+				}
+				g := start(t, 1, append(toService(p), settings(plan.Settings{ConnectTimeout: wait}))...)
 				if protocol == plan.TCP {
 					c, err := net.Dial("tcp", g.carry(plan.Listener{Protocol: plan.TCP}, plan.Backend{Service: "s", Weight: 1}))
 					if err == nil {

@@ -57,8 +57,9 @@ type worker struct {
 	pools     map[*upstream.Endpoint]*pool
 	h2pools   map[*upstream.Endpoint][]*h2server
 	spare     []*exchange
-	copies    int // exchanges that are copies for mirrors
-	gated     int // bytes of requests that wait for their authorisers
+	copies    int    // exchanges that are copies for mirrors
+	short     string // why new requests are not served, for want of memory; "" if they are
+	gated     int    // bytes of requests that wait for their authorisers
 	clients   clientList
 	streams   streamList
 	h3streams h3list
