@@ -43,6 +43,7 @@ test: ## run every test; what no Kubernetes package is linked into runs under th
 e2e: ## run the whole-program tests alone
 	@$(NEED) go curl openssl
 	@$(MAKE) build
+	tools/peers jaeger zipkin
 	go test -shuffle=on -timeout 15m ./e2e/...
 
 lint: $(GOLANGCI) ## check format, style and import walls

@@ -238,6 +238,12 @@ type GatewayParametersSpec struct {
 	Limits *Limits `json:"limits,omitempty"`
 	// +optional
 	Timeouts *Timeouts `json:"timeouts,omitempty"`
+	// Tracing has the requests of all listeners traced. An XTelemetryPolicy that
+	// targets a Gateway goes before it, but for errors and propagation, of which it
+	// says nothing.
+	//
+	// +optional
+	Tracing *Tracing `json:"tracing,omitempty"`
 	// Ingress says where Ingresses are served. It is read of the parameters that an
 	// IngressClass names in spec.parameters, and nothing else of them is.
 	//
@@ -280,6 +286,100 @@ type AccessLog struct {
 	// +kubebuilder:validation:Minimum=1
 	// +optional
 	Every int32 `json:"every,omitempty"`
+}
+
+// Tracing says where spans go, and of which requests.
+//
+// +kubebuilder:validation:XValidation:message="name the collector by url or by backendRef, not by both",rule="!(has(self.url) && has(self.backendRef))"
+type Tracing struct {
+	// URL of the collector: http or https, a host with or without port, and a path
+	// unless it is the protocol's own. For https the machine's certificate
+	// authorities are believed. Without url and backendRef nothing is traced here;
+	// errors and propagation are then for XTelemetryPolicies.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=2048
+	URL string `json:"url,omitempty"`
+	// BackendRef names the collector as a Service. A BackendTLSPolicy for it has TLS
+	// spoken.
+	//
+	// +optional
+	BackendRef *TracingBackend `json:"backendRef,omitempty"`
+	// Protocol that the collector speaks: OTLP over gRPC, OTLP over HTTP (protobuf),
+	// or Zipkin's JSON, version 2.
+	//
+	// +optional
+	// +kubebuilder:default=OTLPGRPC
+	// +kubebuilder:validation:Enum=OTLPGRPC;OTLPHTTP;Zipkin
+	Protocol string `json:"protocol,omitempty"`
+	// Sampling is the share of the traces that begin here which is exported.
+	// Default: all.
+	//
+	// +optional
+	Sampling *Fraction `json:"sampling,omitempty"`
+	// Parents says whose word counts about requests that already have a trace.
+	// Trusted: that of trustedProxies; the trace headers of others are dropped, and
+	// a trace begins. All: that of anybody, who can then have any request exported.
+	// Ignored: traces of all go on, and sampling decides.
+	//
+	// +optional
+	// +kubebuilder:default=Trusted
+	// +kubebuilder:validation:Enum=Trusted;All;Ignored
+	Parents string `json:"parents,omitempty"`
+	// Errors says what becomes of requests that were not sampled and end in a fault
+	// or a status of 500 and above. Exported: windrose's own spans of them are
+	// exported; endpoints were told that nobody samples, so that theirs are missing.
+	// Sampled: they are as all others. Default: Exported, but for a policy whose
+	// samplingRate is 0.
+	//
+	// +optional
+	// +kubebuilder:validation:Enum=Exported;Sampled
+	Errors string `json:"errors,omitempty"`
+	// Propagation lists how endpoints are told the trace beside W3C's traceparent,
+	// which they always are: B3 in one header, B3Multi in several. A request that
+	// brought B3 goes on with it anyway.
+	//
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=2
+	// +kubebuilder:validation:items:Enum=B3;B3Multi
+	Propagation []string `json:"propagation,omitempty"`
+	// ServiceName is what windrose is called in traces. Default: windrose.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	ServiceName string `json:"serviceName,omitempty"`
+}
+
+// TracingBackend is a port of a Service.
+type TracingBackend struct {
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+	// Namespace of the Service. Default: that of the parameters. For another, a
+	// ReferenceGrant there must let GatewayParameters of group windrose.dev refer to
+	// it.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	Namespace string `json:"namespace,omitempty"`
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	Port int32 `json:"port"`
+}
+
+// Fraction is a share.
+//
+// +kubebuilder:validation:XValidation:message="numerator must not be above denominator",rule="self.numerator <= (has(self.denominator) ? self.denominator : 100)"
+type Fraction struct {
+	// +kubebuilder:validation:Minimum=0
+	Numerator int32 `json:"numerator"`
+	// +optional
+	// +kubebuilder:default=100
+	// +kubebuilder:validation:Minimum=1
+	Denominator int32 `json:"denominator,omitempty"`
 }
 
 // Limits of a gateway.

@@ -149,7 +149,7 @@ func TestEveryKindIsServedWithItsVersion(t *testing.T) {
 	changed := []metav1.Object{
 		&gatewayv1.GatewayClass{}, &gatewayv1.Gateway{}, &gatewayv1.ListenerSet{}, &gatewayv1.GRPCRoute{}, &gatewayv1.TLSRoute{},
 		&gatewayv1.TCPRoute{}, &gatewayv1.UDPRoute{}, &gatewayv1.BackendTLSPolicy{}, &gatewayxv1alpha1.XBackend{},
-		&gatewayxv1alpha1.XBackendTrafficPolicy{}, &gatewayxv1alpha1.XMesh{}, &gatewayv1.ReferenceGrant{}, &corev1.ConfigMap{}, &v1alpha1.GatewayParameters{},
+		&gatewayxv1alpha1.XBackendTrafficPolicy{}, &gatewayxv1alpha1.XTelemetryPolicy{}, &gatewayxv1alpha1.XMesh{}, &gatewayv1.ReferenceGrant{}, &corev1.ConfigMap{}, &v1alpha1.GatewayParameters{},
 	}
 	s.Use(&admin.View{Set: (&object.Set{}).With(changed, nil)})
 	items, err := c.Objects(t.Context(), admin.Selection{})

@@ -134,6 +134,13 @@ func present(o metav1.Object, st *object.Status) (json.RawMessage, error) {
 		set(&t.Status.RouteStatus, st, routeStatus)
 	case *gatewayv1.BackendTLSPolicy:
 		set(&t.Status, st, policyStatus)
+	case *gatewayxv1alpha1.XTelemetryPolicy:
+		set(&t.Status, st, func(s *object.Status) *gatewayxv1alpha1.TelemetryPolicyStatus {
+			if s.Policy == nil {
+				return nil
+			}
+			return &gatewayxv1alpha1.TelemetryPolicyStatus{Ancestors: s.Policy.Ancestors}
+		})
 	case *gatewayxv1alpha1.XBackendTrafficPolicy:
 		set(&t.Status, st, policyStatus)
 	case *gatewayxv1alpha1.XBackend:

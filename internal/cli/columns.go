@@ -61,6 +61,7 @@ var heads = map[string][]string{
 	"XBackend":           {"TYPE", "TO", "PROTOCOL", "TLS", "ACCEPTED"},
 	"XMesh":              {"CONTROLLER", "ACCEPTED"},
 
+	"XTelemetryPolicy": {"TARGETS", "ACCEPTED"},
 	"XBackendTrafficPolicy": {"TARGETS", "ACCEPTED"},
 }
 
@@ -99,6 +100,12 @@ func (a *app) cells(it admin.Item, o metav1.Object) []cell {
 	case *gatewayv1.ReferenceGrant:
 		return grantCells(t)
 	case *gatewayv1.BackendTLSPolicy:
+		var targets []string
+		for _, r := range t.Spec.TargetRefs {
+			targets = append(targets, string(r.Kind)+"/"+string(r.Name))
+		}
+		return a.policyCells(targets, t.Status.Ancestors)
+	case *gatewayxv1alpha1.XTelemetryPolicy:
 		var targets []string
 		for _, r := range t.Spec.TargetRefs {
 			targets = append(targets, string(r.Kind)+"/"+string(r.Name))

@@ -112,6 +112,10 @@ func (p explanationText) effects(e *explanation) {
 	p.steps("Filters", e.Filters)
 	p.optional("Timeouts", e.Timeouts)
 	p.optional("Retries", e.Retries)
+	if t := e.Tracing; t != nil {
+		p.fact("Tracing", t.By+": "+t.Sampled+at(t.Place))
+		p.fact("Spans to", t.Collector+", "+t.Protocol)
+	}
 	if e.Session != "" {
 		p.fact("Session", "a client stays with its endpoint of each backend, by "+e.Session)
 	}

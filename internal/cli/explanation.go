@@ -26,6 +26,7 @@ type explanation struct {
 	Filters     []string            `json:"filters,omitempty"`
 	Timeouts    string              `json:"timeouts,omitempty"`
 	Retries     string              `json:"retries,omitempty"`
+	Tracing     *explainedTracing   `json:"tracing,omitempty"`
 	Session     string              `json:"session,omitempty"` // of the rule
 	Backends    []explainedBackend  `json:"backends,omitempty"`
 	Answer      *explainedAnswer    `json:"answer,omitempty"` // of windrose, without fault
@@ -336,6 +337,7 @@ func (x *explainer) stream(l *plan.BoundListener) {
 
 // match finds the rule of a request.
 func (x *explainer) match(l *plan.BoundListener) {
+	x.tracing(l)
 	hit, ok := l.Match(x.plan, x.request)
 	for _, c := range l.Explain(x.plan, x.request) {
 		m := x.matched(c.Route, c.Rule, c.Match)

@@ -50,6 +50,7 @@ var kinds = []kind{
 	{name: "ReferenceGrant", plural: "referencegrants", short: []string{"refgrant"}},
 	{name: "BackendTLSPolicy", plural: "backendtlspolicies", short: []string{"btlspolicy"}},
 	{name: "XBackend", plural: "xbackends"},
+	{name: "XTelemetryPolicy", plural: "xtelemetrypolicies", short: []string{"xtelemetrypolicy"}},
 	{name: "XBackendTrafficPolicy", plural: "xbackendtrafficpolicies", short: []string{"xbtrafficpolicy"}},
 	{name: "XMesh", plural: "xmeshes", short: []string{"mesh"}},
 	{name: "GatewayParameters", plural: "gatewayparameters"},

@@ -40,6 +40,7 @@ var kinds = []Kind{
 	{Name: "ReferenceGrant", APIVersion: gateway, New: func() Object { return &gatewayv1.ReferenceGrant{} }},
 	{Name: "BackendTLSPolicy", APIVersion: gateway, New: func() Object { return &gatewayv1.BackendTLSPolicy{} }},
 	{Name: "XBackend", APIVersion: gatewayx, New: func() Object { return &gatewayxv1alpha1.XBackend{} }},
+	{Name: "XTelemetryPolicy", APIVersion: gatewayx, New: func() Object { return &gatewayxv1alpha1.XTelemetryPolicy{} }},
 	{Name: "XBackendTrafficPolicy", APIVersion: gatewayx, New: func() Object { return &gatewayxv1alpha1.XBackendTrafficPolicy{} }},
 	{Name: "XMesh", APIVersion: gatewayx, Cluster: true, New: func() Object { return &gatewayxv1alpha1.XMesh{} }},
 	{Name: "Ingress", APIVersion: networking, New: func() Object { return &networkingv1.Ingress{} }},

@@ -128,6 +128,7 @@ type Set struct {
 	BackendTLSPolicies Table[*gatewayv1.BackendTLSPolicy]
 
 	XBackends               Table[*gatewayxv1alpha1.XBackend]
+	XTelemetryPolicies      Table[*gatewayxv1alpha1.XTelemetryPolicy]
 	XBackendTrafficPolicies Table[*gatewayxv1alpha1.XBackendTrafficPolicy]
 	XMeshes                 Table[*gatewayxv1alpha1.XMesh]
 

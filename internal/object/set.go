@@ -37,6 +37,8 @@ func KindOf(o metav1.Object) string {
 		return "BackendTLSPolicy"
 	case *gatewayxv1alpha1.XBackend:
 		return "XBackend"
+	case *gatewayxv1alpha1.XTelemetryPolicy:
+		return "XTelemetryPolicy"
 	case *gatewayxv1alpha1.XBackendTrafficPolicy:
 		return "XBackendTrafficPolicy"
 	case *gatewayxv1alpha1.XMesh:
@@ -95,6 +97,7 @@ func (s *Set) With(changed []metav1.Object, removed []Key) *Set {
 	apply(&next.ReferenceGrants, "ReferenceGrant", c)
 	apply(&next.BackendTLSPolicies, "BackendTLSPolicy", c)
 	apply(&next.XBackends, "XBackend", c)
+	apply(&next.XTelemetryPolicies, "XTelemetryPolicy", c)
 	apply(&next.XBackendTrafficPolicies, "XBackendTrafficPolicy", c)
 	apply(&next.XMeshes, "XMesh", c)
 	apply(&next.Ingresses, "Ingress", c)
@@ -115,7 +118,7 @@ func (s *Set) All(yield func(metav1.Object) bool) {
 	_ = each(s.GatewayClasses, yield) && each(s.Gateways, yield) && each(s.ListenerSets, yield) &&
 		each(s.HTTPRoutes, yield) && each(s.GRPCRoutes, yield) && each(s.TLSRoutes, yield) &&
 		each(s.TCPRoutes, yield) && each(s.UDPRoutes, yield) && each(s.ReferenceGrants, yield) &&
-		each(s.BackendTLSPolicies, yield) && each(s.XBackends, yield) && each(s.XBackendTrafficPolicies, yield) &&
+		each(s.BackendTLSPolicies, yield) && each(s.XBackends, yield) && each(s.XTelemetryPolicies, yield) && each(s.XBackendTrafficPolicies, yield) &&
 		each(s.XMeshes, yield) && each(s.Ingresses, yield) && each(s.IngressClasses, yield) &&
 		each(s.Services, yield) && each(s.EndpointSlices, yield) && each(s.Secrets, yield) &&
 		each(s.ConfigMaps, yield) && each(s.ClusterTrustBundles, yield) && each(s.Namespaces, yield) && each(s.Workloads, yield) &&

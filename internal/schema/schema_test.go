@@ -150,7 +150,6 @@ var cases = []struct {
 		[]string{"error apiVersion UnknownKind | did you mean apiVersion: gateway.networking.k8s.io/v1?"},
 	},
 	{"a kind that is not read", head("apps/v1", "Deployment") + "spec: {anything: 1}", []string{"warning  NotRead"}},
-	{"an experimental kind that is not read", head("gateway.networking.x-k8s.io/v1alpha1", "XTelemetryPolicy") + "spec: {}", []string{"warning  NotRead"}},
 	{"no object", "a: b", []string{"error  Required"}},
 	{"no kind", "apiVersion: v1\nmetadata: {name: x}", []string{"error  Required"}},
 	{"no name", "apiVersion: v1\nkind: Service\nspec: {ports: [{port: 80}]}", []string{"error metadata NoName"}},

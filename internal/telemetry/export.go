@@ -46,7 +46,7 @@ type exporter struct {
 	body    []byte    // of the request
 	lost    bool      // the last batch was not taken
 	told    time.Time // when trouble was told last
-	secured bool      // the collector was last reached under TLS
+	known   *Reach    // by which the connections in use were made
 }
 
 func newExporter(x *exit, version string, say func(string, ...any)) *exporter {
@@ -191,13 +191,14 @@ type retry struct {
 // the collector did not want.
 func (e *exporter) post(ctx context.Context) (refused int, again retry, err error) {
 	again.retry = true
-	addr, secure, err := (*e.exit.reach.Load())(e.dials)
+	reach := e.exit.reach.Load()
+	if reach != e.known { // the endpoint that is connected may be none any more
+		e.client.CloseIdleConnections()
+		e.known = reach
+	}
+	addr, secure, err := (*reach)(e.dials)
 	if err != nil {
 		return 0, again, err
-	}
-	if e.secured != (secure != nil) {
-		e.client.CloseIdleConnections()
-		e.secured = secure != nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, exportTimeout)
 	defer cancel()

@@ -335,6 +335,22 @@ func TestSpansForADeadCollector(t *testing.T) {
 	}
 }
 
+// An endpoint that is none any more gets nothing, though it is still connected.
+func TestSpansFollowTheEndpoints(t *testing.T) {
+	first, gone := grpcCollector(t, nil)
+	second, all := grpcCollector(t, nil)
+	c := Collector{Name: "t", Protocol: OTLPGRPC}
+	p := newPipe(t, c, reachAddr(first, nil))
+	p.trace()
+	p.wait("exported", "3")
+	p.use(c, reachAddr(second, nil))
+	p.trace()
+	p.wait("exported", "6")
+	if len(gone) != 1 || len(all) != 1 {
+		t.Errorf("%d requests to the first, %d to the second, want one each", len(gone), len(all))
+	}
+}
+
 // What was handed over before the end is sent at the end, unless there is nobody.
 func TestSpansAtTheEnd(t *testing.T) {
 	s, all := collector(t, Zipkin, nil)

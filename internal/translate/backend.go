@@ -159,7 +159,7 @@ func (t *Translator) speaks(svc *corev1.Service, number int32, kind string) (pla
 // spokenBy is what a kind of route speaks to a port that says nothing itself.
 func spokenBy(kind string) plan.Protocol {
 	switch kind {
-	case "GRPCRoute", askedByGRPC:
+	case "GRPCRoute", askedByGRPC, tracedByGRPC:
 		return plan.H2C
 	case "TLSRoute", "TCPRoute":
 		return plan.TCP

@@ -21,6 +21,7 @@ type Carried struct {
 	Session        bool // session persistence
 	XBackend       bool // XBackends
 	Auth           bool // filter ExternalAuth, of rules and of listeners
+	Tracing        bool // spans, as GatewayParameters and XTelemetryPolicies ask for them
 	BackendTLS     bool // BackendTLSPolicies
 	ClientCerts    bool // client certificates: asked of clients, and shown to backends
 	TrustBundles   bool // ClusterTrustBundles as authorities
@@ -43,6 +44,7 @@ func DataPlane() Carried {
 		Session:        true,
 		XBackend:       true,
 		Auth:           true,
+		Tracing:        true,
 		BackendTLS:     true,
 		ClientCerts:    true,
 		TrustBundles:   true,

@@ -16,6 +16,9 @@ import (
 	"windrose.dev/windrose/internal/plan"
 )
 
+// parametersGroup is the group of GatewayParameters.
+const parametersGroup = "windrose.dev"
+
 // readClasses gives the classes of windrose with the verdict on their
 // parameters, and makes the settings.
 func (g *gateways) readClasses(t *Translator) map[string]verdict {
@@ -27,6 +30,7 @@ func (g *gateways) readClasses(t *Translator) map[string]verdict {
 	g.classes = nil
 	var settings *plan.Settings
 	var from string
+	g.params = nil
 	all := slices.SortedFunc(slices.Values(t.set.GatewayClasses.All()), func(a, b *gatewayv1.GatewayClass) int { return older(a, b) })
 	for _, class := range all {
 		key := object.Key{Kind: "GatewayClass", Name: class.Name}
@@ -44,6 +48,7 @@ func (g *gateways) readClasses(t *Translator) map[string]verdict {
 		}
 		if made != nil && settings == nil {
 			settings, from = made, class.Name
+			g.params, _ = t.set.GatewayParameters.Get(string(*class.Spec.ParametersRef.Namespace), class.Spec.ParametersRef.Name)
 		}
 		status := t.showClass(key, class, v)
 		if was := old[key]; was != nil && reflect.DeepEqual(was, status) {
@@ -110,7 +115,7 @@ func (g *gateways) readParameters(t *Translator, class *gatewayv1.GatewayClass) 
 		g.findings = append(g.findings, object.Finding{Severity: object.Error, Object: key, Field: "spec.parametersRef" + sub, Reason: reason, Message: message, Mend: mend})
 		return nil, verdict{reason, message}
 	}
-	if ref.Group != "windrose.dev" || ref.Kind != "GatewayParameters" {
+	if ref.Group != parametersGroup || ref.Kind != "GatewayParameters" {
 		return refuse(".kind", fmt.Sprintf("windrose cannot read parameters of kind %s in group %q", ref.Kind, ref.Group), "name GatewayParameters of group windrose.dev")
 	}
 	if ref.Namespace == nil {

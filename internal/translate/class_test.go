@@ -120,7 +120,7 @@ func TestEveryParameterIsRead(t *testing.T) {
 		name      string
 		got, want int
 	}{
-		{"spec", fields(spec), 7}, {"limits", fields(limits), 7}, {"timeouts", fields(timeouts), 10},
+		{"spec", fields(spec), 8}, {"limits", fields(limits), 7}, {"timeouts", fields(timeouts), 10}, {"tracing", fields(v1alpha1.Tracing{}), 8},
 	} {
 		if tt.got != tt.want {
 			t.Errorf("%s has %d fields and %d of them are known: read the new one, then count it here", tt.name, tt.got, tt.want)

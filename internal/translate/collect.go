@@ -77,6 +77,7 @@ func (l *listener) part(t *Translator) *plan.Part {
 	if l.shows != nil {
 		made.Shows = l.shows.part.Key.Name
 	}
+	made.Tracing = t.gateways.tracingOf(l)
 	made.Filters = l.filters
 	if l.halted != "" {
 		made.Filters, made.Broken = nil, &plan.Broken{Status: statusBroken, Reason: l.halted}

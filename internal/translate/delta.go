@@ -11,7 +11,7 @@ import (
 type deltas struct {
 	classes, gateways, listenerSets    delta
 	grants, policies                   delta
-	traffic, xbackends                 delta
+	traffic, xbackends, telemetry      delta
 	ingressClasses                     delta
 	services, slices, workloads        delta
 	secrets, configMaps, namespaces    delta
@@ -29,6 +29,7 @@ func compare(old, next *object.Set) deltas {
 		policies:       diff(old.BackendTLSPolicies, next.BackendTLSPolicies),
 		traffic:        diff(old.XBackendTrafficPolicies, next.XBackendTrafficPolicies),
 		xbackends:      diff(old.XBackends, next.XBackends),
+		telemetry:      diff(old.XTelemetryPolicies, next.XTelemetryPolicies),
 		ingressClasses: diff(old.IngressClasses, next.IngressClasses),
 		services:       diff(old.Services, next.Services),
 		slices:         diff(old.EndpointSlices, next.EndpointSlices),

@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"windrose.dev/windrose/api/v1alpha1"
 	"windrose.dev/windrose/internal/object"
 	"windrose.dev/windrose/internal/plan"
 )
@@ -64,7 +65,9 @@ type gateways struct {
 	certs         []*certificate        // of listeners that serve
 	placeholders  map[string]*plan.Part // by listener
 	findings      []object.Finding
-	refs          []*compiled // what filters of listeners refer to
+	refs          []*compiled                 // what filters of listeners and tracing refer to
+	params        *v1alpha1.GatewayParameters // that the settings are from; nil without
+	tracing       tracings
 
 	// What the last update changed, for those who looked something up.
 	changed bool
@@ -75,7 +78,7 @@ type gateways struct {
 func (g *gateways) update(t *Translator) {
 	d := &t.delta
 	g.changed = d.classes.any() || d.gateways.any() || d.listenerSets.any() || d.grants.any() || d.secrets.any() ||
-		d.configMaps.any() || d.bundles.any() || d.namespaces.any() || d.parameters.any() ||
+		d.configMaps.any() || d.bundles.any() || d.namespaces.any() || d.parameters.any() || d.telemetry.any() ||
 		slices.ContainsFunc(g.refs, func(c *compiled) bool { return c.in.stale(t, "") })
 	g.names = g.changed && (d.classes.any() || d.gateways.names || d.listenerSets.names)
 	if !g.changed {
@@ -100,6 +103,7 @@ func (g *gateways) update(t *Translator) {
 			g.orphan(t, ls)
 		}
 	}
+	g.readTracing(t)
 	for _, c := range g.refs {
 		t.services.use(c)
 	}
@@ -180,7 +184,7 @@ func (g *gateways) readGateway(t *Translator, gw *gatewayv1.Gateway, managed map
 	for i := range gw.Spec.Listeners {
 		p.listeners = append(p.listeners, m.make(i, &gw.Spec.Listeners[i]))
 	}
-	g.referred(m.refs, p)
+	g.referred(m.refs, p.listeners)
 	g.claim(p)
 	return p
 }
@@ -191,9 +195,9 @@ func refer(t *Translator, p *parent) *compiler {
 	return &compiler{t: t, key: p.key, generation: p.object.GetGeneration()}
 }
 
-func (g *gateways) referred(c *compiler, p *parent) {
+func (g *gateways) referred(c *compiler, by []*listener) {
 	if len(c.in.services)+len(c.in.xbackends) > 0 || c.in.grants {
-		g.refs = append(g.refs, &compiled{services: c.services, in: c.in, attached: p.listeners})
+		g.refs = append(g.refs, &compiled{services: c.services, in: c.in, attached: by})
 	}
 }
 
@@ -410,7 +414,9 @@ func (g *gateways) collect(t *Translator, r *Result) {
 	}
 	r.Parts = append(r.Parts, g.sockets...)
 	r.Parts = g.collectListeners(t, r.Parts)
+	r.Parts = append(r.Parts, g.tracing.parts...)
 	r.Statuses = append(r.Statuses, g.classes...)
+	r.Statuses = append(r.Statuses, g.tracing.statuses...)
 	r.Findings = append(r.Findings, g.findings...)
 	for _, p := range g.order {
 		r.Findings = append(r.Findings, p.findings...)

@@ -28,8 +28,8 @@ func indexGrants(set *object.Set) map[string][]*grant {
 	return index
 }
 
-// granted says whether an object of a Gateway API kind may refer to one of the
-// core group in another namespace.
+// granted says whether an object may refer to one of the core group in another
+// namespace.
 func (t *Translator) granted(from object.Key, kind, namespace, name string) bool {
 	if from.Namespace == namespace {
 		return true
@@ -58,8 +58,11 @@ spec:
 
 // groupOf is the group of a kind that refers to others.
 func groupOf(kind gatewayv1.Kind) gatewayv1.Group {
-	if kind == "XBackend" {
+	switch kind {
+	case "XBackend", "XTelemetryPolicy":
 		return gatewayxv1alpha1.GroupName
+	case "GatewayParameters":
+		return parametersGroup
 	}
 	return gatewayv1.GroupName
 }

@@ -125,7 +125,7 @@ func (x *ingresses) ownParts(t *Translator, plain, secure bool) {
 		}
 		add(&plan.Part{
 			Key:      plan.Key{Kind: plan.KindListener, Name: at.listener},
-			Listener: &plan.Listener{Sockets: []string{at.socket}, Protocol: protocol, Certificates: certs},
+			Listener: &plan.Listener{Sockets: []string{at.socket}, Protocol: protocol, Certificates: certs, Tracing: t.gateways.tracing.common},
 		})
 	}
 	if plain {

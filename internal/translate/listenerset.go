@@ -59,7 +59,7 @@ func (g *gateways) readListenerSet(t *Translator, ls *gatewayv1.ListenerSet, gat
 		spec := gatewayv1.Listener(ls.Spec.Listeners[i])
 		p.listeners = append(p.listeners, m.make(i, &spec))
 	}
-	g.referred(m.refs, p)
+	g.referred(m.refs, p.listeners)
 	g.claim(p)
 	if p.accepted.ok() && p.useful() > 0 {
 		gateway.sets++

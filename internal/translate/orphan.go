@@ -57,7 +57,7 @@ func (s *services) orphaned(t *Translator) []object.Finding {
 // uselessGrants tells the authors of ReferenceGrants which pairs allow nothing
 // that windrose looks up.
 func uselessGrants(set *object.Set) []object.Finding {
-	referrers := []gatewayv1.Kind{"Gateway", "GRPCRoute", "HTTPRoute", "ListenerSet", "TCPRoute", "TLSRoute", "UDPRoute", "XBackend"}
+	referrers := []gatewayv1.Kind{"Gateway", "GatewayParameters", "GRPCRoute", "HTTPRoute", "ListenerSet", "TCPRoute", "TLSRoute", "UDPRoute", "XBackend", "XTelemetryPolicy"}
 	referents := []gatewayv1.Kind{"ConfigMap", "Secret", "Service"}
 	var found []object.Finding
 	for _, g := range set.ReferenceGrants.All() {

@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"flag"
 	"fmt"
@@ -44,7 +45,8 @@ var now = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 // SNI HOST" is a connection with a server name, "PORT TCP" one without, and
 // "PORT UDP" a datagram. A port stands for [::]:PORT. "SERVICE
 // NAMESPACE/NAME:PORT" asks what stands behind a Service, and "LISTENER KEY" which
-// certificates a listener asks for and shows to backends.
+// certificates a listener asks for and shows to backends. "TRACING KEY" asks what a
+// listener traces by.
 //
 // The section carried names the fields of translate.Carried that are true;
 // without it none is.
@@ -214,6 +216,10 @@ func land(t *testing.T, r *translate.Result, requests string) string {
 			fmt.Fprintf(&b, "%s -> %s\n", strings.Join(words, " "), behind(r, words[1]))
 			continue
 		}
+		if words[0] == "TRACING" {
+			fmt.Fprintf(&b, "%s -> %s\n", strings.Join(words, " "), traced(r, words[1]))
+			continue
+		}
 		if words[0] == "LISTENER" {
 			fmt.Fprintf(&b, "%s -> %s\n", strings.Join(words, " "), secured(r, words[1]))
 			continue
@@ -325,6 +331,28 @@ func secured(r *translate.Result, name string) string {
 		return fmt.Sprintf("asks %s, shows %q", asks, p.Listener.Shows)
 	}
 	return "no part"
+}
+
+func traced(r *translate.Result, name string) string {
+	var by string
+	for _, p := range r.Parts {
+		if p.Listener != nil && p.Key.Name == name {
+			by = p.Listener.Tracing
+		}
+	}
+	if by == "" {
+		return "nothing"
+	}
+	for _, p := range r.Parts {
+		if p.Tracing != nil && p.Key.Name == by {
+			text, err := json.Marshal(p.Tracing)
+			if err != nil {
+				panic(err) // plain data
+			}
+			return by + " " + strings.ReplaceAll(string(text), `"`, "")
+		}
+	}
+	return by + ", which does not exist"
 }
 
 func parts(r *translate.Result) []plan.Part {
