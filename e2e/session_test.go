@@ -153,6 +153,9 @@ spec:
 			t.Errorf("describe: %+v", r)
 		}
 	}
+	if r := w.cli("explain", "GET", base+"/bad"); !strings.Contains(r.out, "may be retries: 0% of the attempts within 10s, and 1 within 1h0m0s in any case") {
+		t.Errorf("explain: %+v", r)
+	}
 	if r := w.cli("get", "xbackendtrafficpolicies"); !strings.Contains(r.out, "Service/bad") {
 		t.Errorf("get: %+v", r)
 	}

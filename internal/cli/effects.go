@@ -126,6 +126,9 @@ func (x *explainer) backend(b *plan.BoundBackend, rule *plan.Rule, i int) explai
 	if s.Session != nil && rule.Session == nil {
 		out.Session = s.Session.String()
 	}
+	if b := s.Budget; b != nil && rule.Retry != nil {
+		out.Budget = fmt.Sprintf("%d%% of the attempts within %v, and %d within %v in any case", b.Percent, b.Interval, b.Free, b.FreeInterval)
+	}
 	if s.Hostname != "" {
 		out.Hostname = fmt.Sprintf("%s:%d", s.Hostname, s.Port)
 	}

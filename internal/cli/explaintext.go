@@ -148,6 +148,9 @@ func (p explanationText) backend(b *explainedBackend) {
 	if b.Session != "" {
 		p.fact("", "a client stays with its endpoint, by "+b.Session)
 	}
+	if b.Budget != "" {
+		p.fact("", "may be retries: "+b.Budget)
+	}
 	if b.TLS != "" {
 		p.fact("", "under TLS: "+b.TLS)
 	}

@@ -69,6 +69,7 @@ type explainedBackend struct {
 	Protocol  string              `json:"protocol,omitempty"`
 	TLS       string              `json:"tls,omitempty"`     // what is asked of endpoints, and shown to them
 	Session   string              `json:"session,omitempty"` // of the backend, where the rule has none
+	Budget    string              `json:"budget,omitempty"`  // of its retries
 	Share     uint64              `json:"share"`             // of Of requests in a row
 	Of        uint64              `json:"of"`
 	Filters   []string            `json:"filters,omitempty"`

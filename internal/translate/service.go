@@ -363,7 +363,7 @@ func (s *service) habits(part *plan.Service) {
 	}
 	spec := &s.object.Spec
 	if spec.SessionAffinity != "" && spec.SessionAffinity != corev1.ServiceAffinityNone {
-		s.find(object.Warning, "spec.sessionAffinity", reasonNotCarried, "windrose does not carry session affinity yet: requests of one client go to any endpoint", "")
+		s.find(object.Warning, "spec.sessionAffinity", reasonNotCarried, "windrose does not carry session affinity yet: requests of one client go to any endpoint", "give the rules sessionPersistence, which keeps a client by a cookie or a header, and write sessionAffinity: None")
 	}
 	if spec.Type == corev1.ServiceTypeNodePort || spec.Type == corev1.ServiceTypeLoadBalancer {
 		s.find(object.Info, "spec.type", reasonNotRead, fmt.Sprintf("on one machine a Service of type %s is reached through routes alone: no port is opened for it", spec.Type), "")
