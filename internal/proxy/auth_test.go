@@ -673,3 +673,43 @@ func TestAuthUnderTLS(t *testing.T) {
 		}
 	}
 }
+
+// Requests of HTTP/3 are asked about like others.
+func TestAuthOverH3(t *testing.T) {
+	a := &authoriser{answer: func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") == "" {
+			w.WriteHeader(401)
+		}
+		w.Header().Set("X-User", "ann")
+	}}
+	rule := guarded(asking(plan.Auth{Service: "a", MaxBody: 100_000}))
+	large := guarded(asking(plan.Auth{Service: "a"}))
+	large.Matches = []plan.Match{{PathType: plan.PathPrefix, Path: "/large"}}
+	g, addr := overQUIC(t, 1, service("s", backend(t, repeater)), service("a", backend(t, a.ServeHTTP)))
+	g.use(plan.Part{Key: plan.Key{Kind: plan.KindRoute, Name: "r2"}, Route: &plan.Route{Attach: []plan.Attachment{{Listener: "tls"}}, Rules: []plan.Rule{rule, large}}})
+	client := h3Client(t, addr)
+	for _, c := range []struct {
+		path   string
+		size   int
+		user   string
+		status int
+		want   string
+	}{
+		{"/a", 0, "", 401, ""},
+		{"/a", 50_000, "", 401, ""},
+		{"/a", 0, "me", 200, `POST /a shop.example body=0 X-User=["ann"]`},
+		{"/a", 50_000, "me", 200, `POST /a shop.example body=50000hhhhhhhhhh X-User=["ann"]`},
+		{"/a", 200_000, "me", 413, "body-too-large"},
+		{"/large", 500_000, "me", 200, `POST /large shop.example body=500000hhhhhhhhhh X-User=["ann"]`},
+	} {
+		req := newRequest(t, "POST", "https://shop.example"+c.path, strings.Repeat("h", c.size), "X-User", "eve")
+		if c.user != "" {
+			req.Header.Set("Authorization", c.user)
+		}
+		resp, body := do(t, client, req)
+		if resp.StatusCode != c.status || !strings.HasPrefix(body, c.want) {
+			t.Errorf("%+v: got %d %s", c, resp.StatusCode, body)
+		}
+	}
+	eventually(t, "nothing is held", func() bool { return g.proxy.Gated() == 0 && g.metric("windrose_requests_active") == 0 })
+}
