@@ -251,6 +251,7 @@ func TestMemoryIsTakenAsItIsNeeded(t *testing.T) {
 		}
 		r := full()
 		for range 20_000 {
+			r.Start = r.Start.Add(time.Second / 4) // no flood
 			r.Fault, r.Attempts, r.Answered, r.Status = 0, 1, 0, 200
 			l.Emit(r)
 			r.Fault = record.NoRoute
@@ -262,6 +263,32 @@ func TestMemoryIsTakenAsItIsNeeded(t *testing.T) {
 		if n := testing.AllocsPerRun(1000, func() { l.Emit(r) }); n != 0 {
 			t.Errorf("%d loops: %v allocations for a request", loops, n)
 		}
+	}
+}
+
+// Of a flood some are kept, and it is said since when all are.
+func TestFlood(t *testing.T) {
+	h := NewHub(1)
+	l := h.Attach(at(func(f func()) { f() }))
+	begin := time.Unix(1_800_000_000, 0)
+	const flood = 50_000 // each second
+	for i := range 3 * flood {
+		l.Emit(&record.Record{Start: begin.Add(time.Duration(i) * time.Second / flood), ID: fmt.Append(nil, "id-", i), Status: 200})
+	}
+	after := begin.Add(10 * time.Second)
+	l.Emit(&record.Record{Start: after, ID: []byte("after"), Status: 200})
+	a := one(t, h, &Question{Recent: &Recent{Limit: MaxRecent}})
+	if len(a.Events) < MaxRecent || a.Events[0].ID != "after" {
+		t.Errorf("got %d requests, the newest %q, want many and the one after the flood", len(a.Events), a.Events[0].ID)
+	}
+	if oldest := a.Events[len(a.Events)-1].Time; a.Events[1].Time.Sub(oldest) < time.Second/2 {
+		t.Errorf("what is kept of the flood is from %v to %v: want it to reach back", oldest, a.Events[1].Time)
+	}
+	if got := a.Reach.Ordinary; got.Before(begin.Add(2*time.Second)) || !got.Before(after) {
+		t.Errorf("all are said to be remembered since %v, want the end of the flood", got)
+	}
+	if !a.Reach.Favoured.IsZero() {
+		t.Errorf("favoured ones are said to be remembered since %v only", a.Reach.Favoured)
 	}
 }
 
