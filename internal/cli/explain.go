@@ -19,7 +19,7 @@ import (
 
 func (a *app) explainCommand() *cobra.Command {
 	var headers, config []string
-	var serverName, output, request string
+	var serverName, from, output, request string
 	c := &cobra.Command{
 		Use:   "explain {[METHOD] URL | --request ID}",
 		Short: "Tell where a request would land, or what happened to one",
@@ -35,6 +35,10 @@ one at that address. The Host header is the URL's host, unless -H gives another;
 so is the server name of the TLS handshake, unless --sni gives another or the
 host is an IP address.
 
+With --from the client has that identity, which is a name of a certificate that the
+listener believes, such as a SPIFFE ID; or it shows no certificate, with --from none.
+Without --from it shows whatever the listener asks for.
+
 With --request it tells what happened to a request that has ended, by its id: the
 phases with their times, the attempts, the listener, rule and backend that
 decided and where they were written, whose fault it was, and what to do. The id is
@@ -48,6 +52,7 @@ The exit code is 0 if all such requests reach an endpoint or are redirected, and
 		Example: `  windrose explain https://shop.example/cart
   windrose explain POST http://shop.example/cart -H 'x-canary: yes'
   windrose explain https://192.0.2.1/ -H 'Host: shop.example' --sni shop.example
+  windrose explain https://shop.example/ --from spiffe://example.org/ns/web/sa/cart
   windrose explain http://shop.example/ --config ./windrose.d
   windrose explain --request 3f1f6b2ac8a04dd3a2d0a5ac55b3d4c1`,
 		Args: cobra.MaximumNArgs(2),
@@ -57,7 +62,7 @@ The exit code is 0 if all such requests reach an endpoint or are redirected, and
 			}
 			if cmd.Flags().Changed("request") {
 				var given []string
-				for _, name := range []string{"header", "sni", "config"} {
+				for _, name := range []string{"header", "sni", "from", "config"} {
 					if cmd.Flags().Changed(name) {
 						given = append(given, name)
 					}
@@ -80,12 +85,19 @@ The exit code is 0 if all such requests reach an endpoint or are redirected, and
 				}
 				q.sni = serverName
 			}
+			if cmd.Flags().Changed("from") {
+				if !q.tls || from == "" {
+					return usage("--from is for https and wants an identity or none: with http a client has no certificate to prove who it is")
+				}
+				q.from = from
+			}
 			return a.explain(cmd.Context(), q, config, output)
 		},
 	}
 	c.Flags().StringArrayVarP(&headers, "header", "H", nil, "header field of the request, as 'Name: value'; may be given several times")
 	c.Flags().StringVar(&request, "request", "", "id of a request that has ended, to tell what happened to it")
 	c.Flags().StringVar(&serverName, "sni", "", "server name of the TLS handshake; empty for none")
+	c.Flags().StringVar(&from, "from", "", "identity of the client, as its certificate says it; none for a client without certificate")
 	c.Flags().StringArrayVar(&config, "config", nil, "file or folder of manifests to explain instead of the running windrose; may be given several times")
 	c.Flags().StringVarP(&output, "output", "o", "text", "form: text, json or yaml")
 	return c
@@ -144,8 +156,12 @@ type question struct {
 	addr  netip.Addr // where it is sent; invalid if the URL names a host
 	port  uint16
 	sni   string
+	from  string // identity of the client, or noIdentity; empty: whatever is asked for
 	probe plan.Probe
 }
+
+// noIdentity is a client that shows no certificate.
+const noIdentity = "none"
 
 func newQuestion(args, headers []string) (*question, error) {
 	method, text := "GET", args[len(args)-1]

@@ -74,6 +74,7 @@ func (p explanationText) choice(e *explanation) {
 	}
 	p.optional("Certificate", e.Certificate)
 	p.optional("Clients", e.Clients)
+	p.optional("Client", e.From)
 	p.steps("Asked first", e.Asked)
 	if len(e.Asked) > 0 {
 		p.fact("", "what they say is matched as if the client had sent it: give it with -H")

@@ -26,6 +26,26 @@ func authoritiesText(pem []byte) string {
 	return fmt.Sprintf("one of %d authorities", n)
 }
 
+// client looks at who the question says that the client is; it says whether the
+// handshake succeeds.
+func (x *explainer) client(c *plan.ClientCheck) bool {
+	switch {
+	case x.q.from == "":
+	case x.q.from == noIdentity && c != nil && !c.Optional:
+		x.out.From = "shows no certificate"
+		x.refuse("the listener asks for a client certificate and gets none: the handshake fails with the alert certificate_required",
+			"show a certificate of the authorities that the Gateway's tls.frontend names")
+		return false
+	case x.q.from == noIdentity:
+		x.out.From = "shows no certificate: endpoints hear of no identity"
+	case c == nil:
+		x.out.From = x.q.from + " is not asked who it is: endpoints hear of no identity"
+	default:
+		x.out.From = x.q.from + ", if its certificate is of " + authoritiesText(c.Authorities) + ": endpoints hear of it in x-forwarded-client-cert"
+	}
+	return true
+}
+
 // backendTLS says what is asked of the endpoints of a service that are spoken to
 // under TLS, and what they are shown; "" in cleartext.
 func (x *explainer) backendTLS(s *plan.Service) string {

@@ -20,6 +20,7 @@ type explanation struct {
 	MoreOthers  int                 `json:"moreOtherListeners,omitempty"`
 	Certificate string              `json:"certificate,omitempty"`
 	Clients     string              `json:"clients,omitempty"` // what clients have to show
+	From        string              `json:"from,omitempty"`    // who the client is, and who hears of it
 	Asked       []string            `json:"asked,omitempty"`   // before the rule is looked for
 	Rule        *explainedMatch     `json:"rule,omitempty"`
 	NearMisses  []explainedMatch    `json:"nearMisses,omitempty"`
@@ -264,6 +265,9 @@ func (x *explainer) handshake(byHost *plan.BoundListener) *plan.BoundListener {
 	}
 	if byHost.Clients != nil && byHost.Clients != own.Clients {
 		x.fail(record.Misdirected, "the handshake, which "+listenerName(own.Name)+" makes for the server name "+orNone(x.q.sni)+", is not made under the check of client certificates that "+listenerName(byHost.Name)+" asks for")
+		return nil
+	}
+	if !x.client(byHost.Clients) {
 		return nil
 	}
 	return byHost
