@@ -186,3 +186,53 @@ func inline(t *testing.T, path string) []string {
 	}
 	return lines
 }
+
+// TestCommandsOfTheTLSGuide makes the certificates as the guide says, runs
+// windrose on its folder, and types its requests.
+func TestCommandsOfTheTLSGuide(t *testing.T) {
+	t.Parallel()
+	ownNetwork(t)
+	const guide = "../docs/guide/tls.md"
+	dir := t.TempDir()
+	config := filepath.Join(dir, "windrose.d")
+	var asks []string
+	for _, line := range commands(t, guide) {
+		if strings.HasPrefix(line, "curl ") || strings.HasPrefix(line, "windrose ") {
+			asks = append(asks, line)
+			continue
+		}
+		if r := shell(t, dir, line); r.code != 0 {
+			t.Fatalf("%s: %+v", line, r)
+		}
+	}
+	must(t, os.WriteFile(filepath.Join(config, "gateway.yaml"), []byte(blocks(t, guide, "yaml")[0]), 0o644))
+	must(t, os.Symlink(demoBackend(t), filepath.Join(config, "api")))
+	w := newWindrose(t, nil)
+	w.config, w.state, w.dir = config, filepath.Join(dir, "state"), dir
+	w.admin, w.health, w.stats = "127.0.0.1:15000", "127.0.0.1:15021", "127.0.0.1:15020"
+	w.start()
+	w.readyInside()
+	if len(asks) != 3 {
+		t.Fatalf("the guide asks %d times: %q", len(asks), asks)
+	}
+	for _, line := range asks {
+		w.eventually(line, func() error {
+			if r := shell(t, dir, line); r.code != 0 {
+				return fmt.Errorf("%+v", r)
+			}
+			return nil
+		})
+	}
+	without := strings.Replace(asks[0], "--cert robot.crt --key robot.key ", "", 1)
+	if r := shell(t, dir, without); r.code == 0 || without == asks[0] {
+		t.Errorf("%s: %+v, want that the handshake fails", without, r)
+	}
+	w.eventually("the access log names the client as the guide does", func() error {
+		for _, line := range w.accessLog() {
+			if strings.Contains(line, `"identity":"spiffe://example.com/robot"`) {
+				return nil
+			}
+		}
+		return fmt.Errorf("no line does")
+	})
+}

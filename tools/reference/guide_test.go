@@ -54,6 +54,29 @@ func TestManifestsOfTheGuide(t *testing.T) {
 	}
 }
 
+// TestManifestsOfTheGuideToTLS: what it leaves to the reader, the certificates and
+// a service, is missing and nothing else.
+func TestManifestsOfTheGuideToTLS(t *testing.T) {
+	text, err := os.ReadFile("../../docs/guide/tls.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for i, m := range block.FindAllSubmatch(text, -1) {
+		if bytes.HasPrefix(m[1], []byte("apiVersion:")) { // else a part of a manifest
+			if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%02d.yaml", i)), m[1], 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, line := range validate(t, dir) {
+		if !slices.ContainsFunc([]string{"ConfigMap platform/clients-ca does not exist", "Secret platform/api-tls does not exist", "Service platform/ledger does not exist", "NoValidCACertificate"},
+			func(missing string) bool { return strings.Contains(line, missing) }) {
+			t.Error(line)
+		}
+	}
+}
+
 // TestManifestsOfTheGuideToAuthorisation: with the Gateway and the Service that
 // it starts from, what it tells people to write is whole.
 func TestManifestsOfTheGuideToAuthorisation(t *testing.T) {
