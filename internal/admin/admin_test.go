@@ -73,6 +73,7 @@ func view() *admin.View {
 			{Severity: object.Warning, Object: object.KeyOf(s), Reason: "NotRead", Message: "odd", Excerpt: "tls.key: " + secret},
 		},
 		Parts: []*plan.Part{
+			{Key: plan.Key{Kind: plan.KindTracing, Name: "t"}, Tracing: &plan.Tracing{Headers: []plan.Header{{Name: "x-token", Value: secret}}}},
 			{Key: plan.Key{Kind: plan.KindCertificate, Name: "default/keys"}, Certificate: &plan.Certificate{Chain: []byte("public"), Key: []byte(secret)}},
 			{Key: plan.Key{Kind: plan.KindService, Name: "default/web-2:80"}, Service: &plan.Service{}},
 			{Key: plan.Key{Kind: plan.KindService, Name: "default/web:80"}, Service: &plan.Service{Endpoints: []plan.Endpoint{{Addr: netip.MustParseAddrPort("127.0.0.1:8080"), Name: "app"}}}},
@@ -191,7 +192,7 @@ func TestSecretsNeverLeave(t *testing.T) {
 		t.Errorf("the object itself was changed: %q", got)
 	}
 	plan, err := c.Plan(t.Context())
-	if err != nil || len(plan.All) != 6 || plan.Sockets[0] != "[::]:443" || !plan.Ready || plan.PID != 42 {
+	if err != nil || len(plan.All) != 7 || plan.Sockets[0] != "[::]:443" || !plan.Ready || plan.PID != 42 {
 		t.Errorf("plan %+v, %v", plan, err)
 	}
 }
