@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -207,6 +208,9 @@ func compareParts(old, next []*plan.Part) []difference {
 		was := before[p.Key]
 		delete(before, p.Key)
 		what := describePart(p)
+		if what == "" && was != nil {
+			what = describePart(was)
+		}
 		switch {
 		case what == "":
 		case was == nil:
@@ -225,10 +229,10 @@ func compareParts(old, next []*plan.Part) []difference {
 }
 
 // describePart names a part that is compared as such; "" for the others.
-// Placeholders are made anew each time.
+// Placeholders are made anew each time, and settings without a word are none.
 func describePart(p *plan.Part) string {
 	switch {
-	case p.Settings != nil:
+	case p.Settings != nil && !reflect.ValueOf(*p.Settings).IsZero():
 		return "settings of the gateways"
 	case p.Listener != nil:
 		host := p.Listener.Hostname
