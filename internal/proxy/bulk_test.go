@@ -126,6 +126,7 @@ func TestLargeAnswerIsCutOff(t *testing.T) {
 // A client that leaves in the middle of a large answer or request leaves nothing
 // behind.
 func TestLargeBodiesOfClientsThatLeave(t *testing.T) {
+	t.Parallel()
 	data := bulk()
 	g := start(t, 1, route("r", all(plan.Backend{Service: "s", Weight: 1})), service("s", bulkService(t, data)))
 	p := g.dial()

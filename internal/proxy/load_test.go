@@ -175,6 +175,7 @@ func TestSplitIsExact(t *testing.T) {
 }
 
 func TestRemovedSocketDrains(t *testing.T) {
+	t.Parallel()
 	came, answer := make(chan struct{}), make(chan struct{})
 	b := endpoint(t, func(p *peer) {
 		p.head()
@@ -373,6 +374,7 @@ func pause(d time.Duration) {
 // A client that sends requests and reads no answers is not read any more: its
 // answers must not pile up. When it reads, all are there.
 func TestAnswersThatNobodyReadsDoNotPileUp(t *testing.T) {
+	t.Parallel()
 	r := all()
 	r.Filters = []plan.Filter{{Redirect: &plan.Redirect{Scheme: "https", Status: 302}}}
 	g := start(t, 1, route("r", r))

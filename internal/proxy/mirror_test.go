@@ -187,6 +187,7 @@ func TestMirrorsGetNoHalfRequest(t *testing.T) {
 
 // A mirror that hangs holds no more than so much.
 func TestMirrorsThatHangAreBounded(t *testing.T) {
+	t.Parallel()
 	hang := endpoint(t, func(p *peer) { p.request(); _, _ = p.r.ReadByte() })
 	g := start(t, 1, route("r", mirrored("m")), service("s", answering(t, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")), service("m", hang), settings(plan.Settings{BodyTimeout: time.Second}))
 	p := g.dial()

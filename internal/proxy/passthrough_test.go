@@ -125,6 +125,7 @@ func TestTLSByServerName(t *testing.T) {
 }
 
 func TestTLSNobodyServes(t *testing.T) {
+	t.Parallel()
 	g, addr := shared(t, 1)
 	for i, c := range []struct{ name, sni, alert, fault string }{
 		{"an unknown name", "who.example", "unrecognized name", "no-route"},
@@ -159,6 +160,7 @@ func TestTLSNotTLS(t *testing.T) {
 
 // A hello that comes in pieces is waited for, within the handshake timeout.
 func TestTLSHelloInPieces(t *testing.T) {
+	t.Parallel()
 	_, addr := shared(t, 1)
 	client, wire := net.Pipe()
 	defer client.Close()
@@ -187,6 +189,7 @@ func TestTLSHelloInPieces(t *testing.T) {
 }
 
 func TestTLSHelloTimeout(t *testing.T) {
+	t.Parallel()
 	g, addr := shared(t, 1, settings(plan.Settings{HandshakeTimeout: 100 * time.Millisecond}))
 	p := dialTCP(t, addr)
 	_, _ = p.Write([]byte{22, 3, 1, 2, 0, 1, 0})

@@ -22,6 +22,7 @@ func retrying(r plan.Retry, timeouts plan.Timeouts) plan.Part {
 
 // covers: HTTPRouteRetry
 func TestRetriesOnCodes(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name     string
 		retry    plan.Retry
@@ -135,6 +136,7 @@ func TestRetriesWhateverTheFailedAnswerLooksLike(t *testing.T) {
 }
 
 func TestRetriesPreferAnotherEndpoint(t *testing.T) {
+	t.Parallel()
 	bad := answering(t, "HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n")
 	good := answering(t, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
 	g := start(t, 1, retrying(plan.Retry{Codes: []int{503}, Attempts: 1, Backoff: time.Millisecond}, plan.Timeouts{}), service("s", bad, good))
@@ -149,6 +151,7 @@ func TestRetriesPreferAnotherEndpoint(t *testing.T) {
 
 // An endpoint that breaks off may have done what was asked.
 func TestRetriesAfterABreakAreForIdempotentMethods(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		method           string
 		status, attempts int
@@ -198,6 +201,7 @@ func TestRetriesAfterTheBackendTimeout(t *testing.T) {
 
 // covers: HTTPRouteRetryWithRequestTimeout HTTPRouteRetryWithBackendTimeout
 func TestRetriesStayWithinTheRequestTimeout(t *testing.T) {
+	t.Parallel()
 	b := answering(t, "HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n")
 	// The pause would end behind the timeout: the answer that is there is given.
 	g := start(t, 1, retrying(plan.Retry{Codes: []int{503}, Attempts: 3, Backoff: time.Hour}, plan.Timeouts{Request: 10 * time.Second}), service("s", b))
@@ -253,6 +257,7 @@ func TestRetriesOfConnections(t *testing.T) {
 
 // While a request waits for its next attempt, its client may go, and windrose.
 func TestRetriesThatWaitAreEnded(t *testing.T) {
+	t.Parallel()
 	b := answering(t, "HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n")
 	waiting := []plan.Part{retrying(plan.Retry{Codes: []int{503}, Attempts: 1, Backoff: time.Hour}, plan.Timeouts{}), service("s", b), settings(plan.Settings{DrainTimeout: 300 * time.Millisecond, BodyTimeout: 2 * time.Hour})}
 	wait := func(g *gateway) *peer {

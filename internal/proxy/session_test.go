@@ -113,6 +113,7 @@ func (g *gateway) visitor() *visitor {
 
 // covers: SessionPersistence
 func TestSessionsStay(t *testing.T) {
+	t.Parallel()
 	names := []string{"a", "b", "c", "d", "e"}
 	h1, h2 := service("s", several(t, backend, names...)...), h2cService("s", several(t, h2cBackend, names...)...)
 	for _, c := range []struct {

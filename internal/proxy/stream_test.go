@@ -251,6 +251,7 @@ func (p *peer) waitSentFull() {
 
 // A reset at one end is a reset at the other, behind what came before it.
 func TestStreamReset(t *testing.T) {
+	t.Parallel()
 	for _, spliced := range []bool{false, true} {
 		name := map[bool]string{false: "copied", true: "spliced"}[spliced]
 		amount := 5
@@ -364,6 +365,7 @@ func wantReset(tb testing.TB, addr string) {
 }
 
 func TestStreamFaults(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name     string
 		backends []plan.Backend
@@ -411,6 +413,7 @@ func TestStreamLimits(t *testing.T) {
 }
 
 func TestStreamIdleTimeout(t *testing.T) {
+	t.Parallel()
 	g := start(t, 1, settings(plan.Settings{TunnelTimeout: 100 * time.Millisecond}), service("bytes", parrot(t)))
 	p := dialTCP(t, g.carry(plan.Listener{Protocol: plan.TCP}))
 	p.send("x")
@@ -474,6 +477,7 @@ func TestStreamOutlivesPlans(t *testing.T) {
 }
 
 func TestStreamDrain(t *testing.T) {
+	t.Parallel()
 	g := start(t, 2, settings(plan.Settings{DrainTimeout: 400 * time.Millisecond}), service("bytes", parrot(t)))
 	addr := g.carry(plan.Listener{Protocol: plan.TCP})
 	quick, slow := dialTCP(t, addr), dialTCP(t, addr)

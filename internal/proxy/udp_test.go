@@ -127,6 +127,7 @@ func (a *asker) silence() {
 
 // covers: UDPRoute
 func TestFlow(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ name, bind, at string }{
 		{"one address", "127.0.0.1", "127.0.0.1"},
 		{"all of IPv4", "0.0.0.0", "127.0.0.2"},
@@ -166,6 +167,7 @@ func TestFlow(t *testing.T) {
 
 // A flow lives for as long as somebody speaks, whoever it is.
 func TestFlowLivesWhileItSpeaks(t *testing.T) {
+	t.Parallel()
 	const silence = 400 * time.Millisecond
 	g := start(t, 1, settings(plan.Settings{FlowTimeout: silence}), service("grams", udpParrot(t)))
 	a := ask(t, g.datagrams("127.0.0.1"))
@@ -287,6 +289,7 @@ func TestFlowRefused(t *testing.T) {
 }
 
 func TestFlowFaults(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		backend plan.Backend
 		fault   string
@@ -314,6 +317,7 @@ func TestFlowFaults(t *testing.T) {
 
 // A full table turns the newest away and counts it; who is in stays in.
 func TestFlowTableIsBounded(t *testing.T) {
+	t.Parallel()
 	g := start(t, 1, settings(plan.Settings{MaxConnections: 2, FlowTimeout: 300 * time.Millisecond}), service("grams", udpParrot(t)))
 	addr := g.datagrams("127.0.0.1")
 	first, second, third := ask(t, addr), ask(t, addr), ask(t, addr)
@@ -360,6 +364,7 @@ func TestFlowLeavesAnEndpointThatIsGone(t *testing.T) {
 
 // A UDP socket that goes away lets answers on their way through, for a moment.
 func TestFlowDrain(t *testing.T) {
+	t.Parallel()
 	hold := make(chan struct{})
 	b := udpEndpoint(t, func(p []byte) [][]byte {
 		if string(p) == "slow" {
