@@ -144,12 +144,16 @@ func (p *Proxy) openH3(c *h3.Conn) bool {
 	m.w, m.sni, m.resets = w, c.ServerName, h3Resets
 	m.identify(c.TLS())
 	w.opened()
-	return w.loop.Post(func() {
+	err := w.loop.Post(func() {
 		m.counts = w.countsOf(m.sock)
 		m.counts.Accepted++
 		m.counts.Active++
 		w.tel.Handshake(telemetry.HandshakeOK)
-	}) == nil
+	})
+	if err != nil {
+		w.ended()
+	}
+	return err == nil
 }
 
 func (p *Proxy) closedH3(c *h3.Conn) {
