@@ -225,9 +225,9 @@ func (s *Server) tap(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	t := &tapper{out: w, control: http.NewResponseController(w), sse: wantsSSE(r)}
 	answers := make(chan *tap.Answer)
-	done := make(chan error, 1)
+	done, over := make(chan error, 1), make(chan struct{})
 	go func() {
-		defer close(done)
+		defer close(over)
 		done <- s.cfg.Ask(ctx, &tap.Question{Tap: &f}, func(a *tap.Answer) error {
 			select {
 			case answers <- a:
@@ -239,7 +239,7 @@ func (s *Server) tap(w http.ResponseWriter, r *http.Request) {
 	}()
 	t.run(answers, done)
 	cancel()
-	<-done
+	<-over
 }
 
 func wantsSSE(r *http.Request) bool {

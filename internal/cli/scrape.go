@@ -93,15 +93,12 @@ func parseSample(line string) (name string, labels map[string]string, value floa
 	if line == "" || line[0] == '#' {
 		return "", nil, 0, false
 	}
-	space := strings.LastIndexByte(line, ' ')
-	if space < 0 {
-		return "", nil, 0, false
-	}
-	value, err := strconv.ParseFloat(line[space+1:], 64)
+	series, number, _ := strings.CutLast(line, " ")
+	value, err := strconv.ParseFloat(number, 64)
 	if err != nil {
 		return "", nil, 0, false
 	}
-	name, rest, labelled := strings.Cut(line[:space], "{")
+	name, rest, labelled := strings.Cut(series, "{")
 	labels = map[string]string{}
 	for labelled && len(rest) > 1 {
 		key, quoted, ok := strings.Cut(rest, `="`)

@@ -230,16 +230,16 @@ func (m *memory) copy(ctx context.Context, l member, favoured bool) (since time.
 	got := make(chan piece, 1) // the loop never waits
 	for from := uint64(0); ; {
 		room := make([]byte, 0, l.loop.ordinary.size)
-		err := l.post(func() {
+		given := func() {
 			g := &l.loop.ordinary
 			if favoured {
 				g = &l.loop.favoured
 			}
 			b, next := g.after(from, room)
 			got <- piece{b, next, g.since()}
-		})
-		if err != nil {
-			return since, nil // the loop has ended
+		}
+		if l.post(given) != nil {
+			return since, nil //nolint:nilerr // the loop has ended, and its memory with it
 		}
 		select {
 		case p := <-got:
