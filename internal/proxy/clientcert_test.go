@@ -183,7 +183,8 @@ func TestClientSessionsStayUnderTheirCheck(t *testing.T) {
 // oneSession offers the last session whatever server it is for.
 type oneSession struct{ tls.ClientSessionCache }
 
-func (s oneSession) Get(string) (*tls.ClientSessionState, bool)  { return s.ClientSessionCache.Get("") }
+func (s oneSession) Get(string) (*tls.ClientSessionState, bool) { return s.ClientSessionCache.Get("") }
+
 func (s oneSession) Put(_ string, state *tls.ClientSessionState) { s.ClientSessionCache.Put("", state) }
 
 // A connection from before a check is not served where the check is asked for,

@@ -88,8 +88,17 @@ func TestCertificateCarriesName(t *testing.T) {
 // Whatever makes a difference to whom is believed makes another digest.
 func TestDigestsAreApart(t *testing.T) {
 	all := []*plan.BackendTLS{
-		nil, {}, {Hostname: "a"}, {Hostname: "ab"}, {Hostname: "a", Authorities: []byte("b")}, {System: true}, {Hostname: "a", System: true},
-		{Names: []plan.SubjectName{{DNS: "a"}}}, {Names: []plan.SubjectName{{URI: "a"}}}, {Names: []plan.SubjectName{{DNS: "a"}, {DNS: "b"}}}, {Names: []plan.SubjectName{{DNS: "ab"}}},
+		nil,
+		{},
+		{Hostname: "a"},
+		{Hostname: "ab"},
+		{Hostname: "a", Authorities: []byte("b")},
+		{System: true},
+		{Hostname: "a", System: true},
+		{Names: []plan.SubjectName{{DNS: "a"}}},
+		{Names: []plan.SubjectName{{URI: "a"}}},
+		{Names: []plan.SubjectName{{DNS: "a"}, {DNS: "b"}}},
+		{Names: []plan.SubjectName{{DNS: "ab"}}},
 	}
 	seen := map[string]int{}
 	for i, b := range all {
@@ -230,15 +239,22 @@ func TestFacesOfAService(t *testing.T) {
 		secure, bytes, part("clear", plan.RoundRobin, 1), certificatePart("one", one), certificatePart("two", two), certificatePart("junk", &plan.Certificate{Chain: []byte("x")}),
 		listenerOf("one", "one", false), listenerOf("again", "one", false), listenerOf("two", "two", false), listenerOf("none", "", false), listenerOf("junk", "junk", false), listenerOf("pass", "one", true),
 	})
-	face := func(v *View, service, listener string) *Service { return f.service(t, v, service).For(f.listener(t, listener)) }
+	face := func(v *View, service, listener string) *Service {
+		return f.service(t, v, service).For(f.listener(t, listener))
+	}
 	for _, c := range []struct {
 		service, a, b string
 		same          bool
 	}{
-		{"secure", "one", "again", true}, {"secure", "one", "two", false}, {"secure", "one", "none", false},
+		{"secure", "one", "again", true},
+		{"secure", "one", "two", false},
+		{"secure", "one", "none", false},
 		{"secure", "junk", "none", true}, // a certificate that cannot be read is shown to nobody
-		{"clear", "one", "two", true}, {"clear", "pass", "none", true},
-		{"bytes", "pass", "none", false}, {"bytes", "pass", "one", false}, {"bytes", "one", "two", false},
+		{"clear", "one", "two", true},
+		{"clear", "pass", "none", true},
+		{"bytes", "pass", "none", false},
+		{"bytes", "pass", "one", false},
+		{"bytes", "one", "two", false},
 	} {
 		a, b := face(v, c.service, c.a), face(v, c.service, c.b)
 		if got := a == b; got != c.same {
@@ -276,7 +292,7 @@ func TestFacesOfAService(t *testing.T) {
 		t.Error("a new endpoint costs the others what they have")
 	}
 	// A renewed certificate is another one, and so is one that nobody shows.
-	v = f.use([]plan.Part{certificatePart("one", pair(t, "one", nil))}, "two")
+	f.use([]plan.Part{certificatePart("one", pair(t, "one", nil))})
 	f.plan, _ = f.builder.Apply(nil, []plan.Key{{Kind: plan.KindListener, Name: "two"}})
 	v = f.table.Use(f.plan)
 	if e := face(v, "secure", "one").Endpoints()[0]; e == kept || e.TLS == kept.TLS || !kept.Gone() || !gone.Gone() {
