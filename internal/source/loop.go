@@ -265,6 +265,11 @@ func (l *loop) next(now time.Time) time.Duration {
 func (l *loop) step(now time.Time) {
 	for path, u := range l.writing {
 		if !now.Before(u.ready()) {
+			if now.Before(u.first.Add(quietMost)) && openForWriting(path) {
+				u.last = now
+				l.writing[path] = u
+				continue
+			}
 			delete(l.writing, path)
 			l.dirty[path] = u.root
 			l.first, l.last = now.Add(-holdOffMost), now

@@ -513,3 +513,23 @@ func TestBlind(t *testing.T) {
 		t.Errorf("findings:\n%s", render(l.index.set.Findings))
 	}
 }
+
+func TestOpenForWriting(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "a.yaml", "a")
+	path := filepath.Join(dir, "a.yaml")
+	if openForWriting(path) {
+		t.Error("nobody writes the file")
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !openForWriting(path) {
+		t.Error("the file is open for writing")
+	}
+	f.Close()
+	if openForWriting(path) || openForWriting(filepath.Join(dir, "absent.yaml")) {
+		t.Error("nobody writes the file any more")
+	}
+}
