@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -351,7 +353,7 @@ func (w *windrose) traces(url, sampled, collector string) {
 		}
 		err := json.Unmarshal([]byte(r.out), &x)
 		if err != nil || x.Tracing.By != "XTelemetryPolicy default/traces" || !strings.HasPrefix(x.Tracing.Sampled, sampled) || !strings.Contains(x.Tracing.Collector, collector) {
-			return fmt.Errorf("%v %s", err, r.out)
+			return fmt.Errorf("explain: %s, and reading it: %w", r.out, cmp.Or(err, errors.New("not as wanted")))
 		}
 		return nil
 	})
@@ -363,7 +365,9 @@ func (w *windrose) policyConditions(name string) []condition {
 	w.t.Helper()
 	r := w.cli("get", "xtelemetrypolicy", name, "-o", "json")
 	var o struct {
-		Status struct{ Ancestors []struct{ Conditions []condition } }
+		Status struct {
+			Ancestors []struct{ Conditions []condition }
+		}
 	}
 	if err := json.Unmarshal([]byte(r.out), &o); err != nil || len(o.Status.Ancestors) != 1 {
 		w.t.Fatalf("get xtelemetrypolicy: %v %+v", err, r)

@@ -61,7 +61,7 @@ var heads = map[string][]string{
 	"XBackend":           {"TYPE", "TO", "PROTOCOL", "TLS", "ACCEPTED"},
 	"XMesh":              {"CONTROLLER", "ACCEPTED"},
 
-	"XTelemetryPolicy": {"TARGETS", "ACCEPTED"},
+	"XTelemetryPolicy":      {"TARGETS", "ACCEPTED"},
 	"XBackendTrafficPolicy": {"TARGETS", "ACCEPTED"},
 }
 

@@ -72,10 +72,14 @@ func TestNoAllocationsPerRequest(t *testing.T) {
 		{"GET, logged", "GET /cart?x=1" + head + "\r\n", full, []byte("x\n"), plan.LogOn, nil},
 		{"POST", "POST /cart" + head + "content-length: 2\r\n\r\n\r\n", full, []byte("x\n"), plan.LogOff, nil},
 		{"chunked both ways", "POST /cart" + head + "transfer-encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n", chunked, []byte("0\r\n\r\n"), plan.LogOff, nil},
-		{"GET, traced", "GET /cart?x=1" + head + "traceparent: 00-" + traceID + "-" + parentID + "-00\r\n\r\n", full, []byte("x\n"), plan.LogOn,
-			&plan.Tracing{Sampling: plan.Share{Num: 0, Den: 1}, Errors: true, Parents: plan.ParentsAll, B3: true}},
-		{"GET, sampled", "GET /cart?x=1" + head + "\r\n", full, []byte("x\n"), plan.LogOff,
-			&plan.Tracing{Sampling: plan.Share{Num: 9, Den: 10}, Attributes: []plan.TraceAttribute{{Name: "long", Literal: strings.Repeat("x", 1024)}, {Name: "a", Header: "accept"}}}},
+		{
+			"GET, traced", "GET /cart?x=1" + head + "traceparent: 00-" + traceID + "-" + parentID + "-00\r\n\r\n", full, []byte("x\n"), plan.LogOn,
+			&plan.Tracing{Sampling: plan.Share{Num: 0, Den: 1}, Errors: true, Parents: plan.ParentsAll, B3: true},
+		},
+		{
+			"GET, sampled", "GET /cart?x=1" + head + "\r\n", full, []byte("x\n"), plan.LogOff,
+			&plan.Tracing{Sampling: plan.Share{Num: 9, Den: 10}, Attributes: []plan.TraceAttribute{{Name: "long", Literal: strings.Repeat("x", 1024)}, {Name: "a", Header: "accept"}}},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			ln, err := net.Listen("tcp", "127.0.0.1:0")

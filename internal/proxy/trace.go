@@ -312,7 +312,7 @@ func (x *exchange) note(v []byte) []byte {
 // traceEnds gives the spans away.
 func (x *exchange) traceEnds() {
 	t := x.tracing
-	if !x.rec.Trace.Sampled && !(t.Errors && x.rec.Erred()) {
+	if late := t.Errors && x.rec.Erred(); !late && !x.rec.Trace.Sampled {
 		return
 	}
 	if to := x.w.tracer(t); to != nil {

@@ -119,8 +119,13 @@ func TestTraceIsToldToTheEndpoint(t *testing.T) {
 		{"B3", plan.Tracing{Parents: plan.ParentsAll}, false, []string{"b3", traceID + "-" + parentID + "-0"}, "00-T-s-00  T-s-0"},
 		{"B3 that leaves it to us", plan.Tracing{Sampling: none, Parents: plan.ParentsAll}, false, []string{"b3", traceID + "-" + parentID}, "00-T-s-00  T-s-0"},
 		{"B3 that says no", plan.Tracing{Parents: plan.ParentsAll}, false, []string{"b3", "0"}, "00-t-s-00  t-s-0"},
-		{"B3 in several fields", plan.Tracing{Parents: plan.ParentsAll}, false,
-			[]string{"x-b3-traceid", traceID, "x-b3-spanid", parentID, "x-b3-parentspanid", parentID, "x-b3-sampled", "1"}, "00-T-s-01   T-s-1"},
+		{
+			"B3 in several fields",
+			plan.Tracing{Parents: plan.ParentsAll},
+			false,
+			[]string{"x-b3-traceid", traceID, "x-b3-spanid", parentID, "x-b3-parentspanid", parentID, "x-b3-sampled", "1"},
+			"00-T-s-01   T-s-1",
+		},
 		{"traceparent goes before", plan.Tracing{Parents: plan.ParentsAll}, false, []string{"traceparent", old, "b3", "1"}, "00-T-s-00  T-s-0"},
 		{"B3 is wanted", plan.Tracing{B3: true, B3Multi: true}, false, nil, "00-t-s-01  t-s-1 t-s-1"},
 	} {
@@ -418,8 +423,12 @@ func TestErrorsAreExported(t *testing.T) {
 func TestTagsThatWereAskedFor(t *testing.T) {
 	b := answering(t, "HTTP/1.1 200 OK\r\nx-version: 7\r\nx-both: answer\r\ncontent-length: 0\r\n\r\n")
 	tracing := plan.Tracing{Attributes: []plan.TraceAttribute{
-		{Name: "env", Literal: "test"}, {Name: "user", Header: "x-user"}, {Name: "version", Header: "x-version"},
-		{Name: "both", Header: "x-both"}, {Name: "none", Header: "x-none"}, {Name: "verb", Key: "http.request.method"},
+		{Name: "env", Literal: "test"},
+		{Name: "user", Header: "x-user"},
+		{Name: "version", Header: "x-version"},
+		{Name: "both", Header: "x-both"},
+		{Name: "none", Header: "x-none"},
+		{Name: "verb", Key: "http.request.method"},
 	}}
 	all := collected(t, tracing, func(g *gateway) {
 		for range 2 { // what is kept for reuse must not mix requests up

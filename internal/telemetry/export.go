@@ -36,17 +36,17 @@ const (
 
 // exporter sends the spans of one exit. It is one goroutine.
 type exporter struct {
-	exit    *exit
-	say     func(message string, args ...any)
-	wire    wire
-	client  *http.Client
-	dials   int
-	batch   []byte
-	n       int       // spans in batch
-	body    []byte    // of the request
-	lost    bool      // the last batch was not taken
-	told    time.Time // when trouble was told last
-	known   *Reach    // by which the connections in use were made
+	exit   *exit
+	say    func(message string, args ...any)
+	wire   wire
+	client *http.Client
+	dials  int
+	batch  []byte
+	n      int       // spans in batch
+	body   []byte    // of the request
+	lost   bool      // the last batch was not taken
+	told   time.Time // when trouble was told last
+	known  *Reach    // by which the connections in use were made
 }
 
 func newExporter(x *exit, version string, say func(string, ...any)) *exporter {
@@ -255,7 +255,6 @@ type wire struct {
 	collector *Collector
 	resource  []byte // OTLP: what goes before the spans of a request
 	scope     []byte
-	prefix    []byte // of ScopeSpans and what is around it; scratch
 }
 
 const (

@@ -3,6 +3,7 @@ package telemetry
 import (
 	"bytes"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -156,14 +157,7 @@ var requestKeys = []string{
 
 // Standard says whether an attribute of OpenTelemetry's conventions is one that
 // windrose knows the value of.
-func Standard(key string) bool {
-	for _, k := range requestKeys {
-		if k == key {
-			return true
-		}
-	}
-	return false
-}
+func Standard(key string) bool { return slices.Contains(requestKeys, key) }
 
 // standard adds an attribute with the value that the conventions have under key.
 func (e *spans) standard(name, key string, r *record.Record) {

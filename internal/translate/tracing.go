@@ -148,7 +148,7 @@ func (g *gateways) commonTracing(t *Translator, next *tracings, spec *v1alpha1.T
 		next.parts = append(next.parts, &plan.Part{Key: plan.Key{Kind: plan.KindService, Name: made.Service}, Service: service})
 	} else {
 		b := spec.BackendRef
-		ref := gatewayv1.BackendObjectReference{Name: gatewayv1.ObjectName(b.Name), Port: new(gatewayv1.PortNumber(b.Port))}
+		ref := gatewayv1.BackendObjectReference{Name: gatewayv1.ObjectName(b.Name), Port: new(b.Port)}
 		if b.Namespace != "" {
 			ref.Namespace = new(gatewayv1.Namespace(b.Namespace))
 		}
