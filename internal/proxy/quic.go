@@ -168,9 +168,7 @@ func (p *Proxy) full(s *plan.Settings) bool {
 	return int(p.conns.Load()) >= min(s.MaxConnections, p.most)
 }
 
-var (
-	altSvcName = []byte("alt-svc")
-)
+var altSvcName = []byte("alt-svc")
 
 // altSvc says where else the listener is served; nil for nowhere.
 func (x *exchange) altSvc() []byte {
