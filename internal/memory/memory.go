@@ -43,8 +43,9 @@ func dropFilePages() {
 			m = next
 			continue
 		}
-		// A page that was written to exists nowhere else.
-		if (strings.HasPrefix(line, "Private_Dirty:") || strings.HasPrefix(line, "Anonymous:")) && !strings.Contains(line, " 0 kB") {
+		// A page that was written to exists nowhere else. Others count as dirty too
+		// while their file, just made, is not on the disk yet.
+		if strings.HasPrefix(line, "Anonymous:") && !strings.Contains(line, " 0 kB") {
 			m = mapping{}
 		}
 	}
