@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -111,7 +112,7 @@ func reachAddr(addr string, cfg *tls.Config) Reach {
 func collector(tb testing.TB, protocol TraceProtocol, answer func(n int, w http.ResponseWriter)) (*httptest.Server, <-chan got) {
 	tb.Helper()
 	all := make(chan got, 64)
-	n := 0
+	var n atomic.Int32
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
@@ -128,9 +129,8 @@ func collector(tb testing.TB, protocol TraceProtocol, answer func(n int, w http.
 			g.spans = len(read(tb, body))
 		}
 		all <- g
-		n++
-		if answer != nil {
-			answer(n, w)
+		if i := int(n.Add(1)); answer != nil {
+			answer(i, w)
 		}
 	}))
 	tb.Cleanup(s.Close)
@@ -145,7 +145,7 @@ func grpcCollector(tb testing.TB, verdict func(n int) error) (string, <-chan got
 		tb.Fatal(err)
 	}
 	all := make(chan got, 64)
-	n := 0
+	var n atomic.Int32
 	server := grpc.NewServer()
 	server.RegisterService(&grpc.ServiceDesc{
 		ServiceName: "opentelemetry.proto.collector.trace.v1.TraceService", HandlerType: (*any)(nil),
@@ -163,9 +163,8 @@ func grpcCollector(tb testing.TB, verdict func(n int) error) (string, <-chan got
 			md, _ := metadata.FromIncomingContext(ctx)
 			g.header = http.Header{"X-Token": md.Get("x-token")}
 			all <- g
-			n++
-			if verdict != nil {
-				if err := verdict(n); err != nil {
+			if i := int(n.Add(1)); verdict != nil {
+				if err := verdict(i); err != nil {
 					return nil, err
 				}
 			}
