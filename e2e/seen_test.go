@@ -120,7 +120,8 @@ func TestSingleRequestsAreSeen(t *testing.T) {
 	}{
 		{
 			"HTTP/1", "/a/1", nil, 200, "HTTP/1.1", "", "", "200",
-			[]string{"GET 127.0.0.1:", "HTTPRoute default/shop rule 0  (", "routes.yaml:1", "gateway.yaml:", "default/a:80, which gets every request of the rule", "it answered 200", "Answer:      200"}, "secret",
+			[]string{"GET 127.0.0.1:", "HTTPRoute default/shop rule 0  (", "routes.yaml:1", "gateway.yaml:", "default/a:80, which gets every request of the rule", "it answered 200", "Answer:      200"},
+			"secret",
 		},
 		{"HTTP/2", "/a/2", []string{"--http2-prior-knowledge", "-d", "body"}, 200, "HTTP/2", "", "", "200", []string{"POST 127.0.0.1:", "HTTP/2 from 127.0.0.1:", "after 4 bytes of the client's body"}, "secret"},
 		{"a retry", "/retry", nil, 200, "HTTP/1.1", "", "", "503 200", []string{"attempt 1: it answered 503", "attempt 2: it answered 200", "rule 1"}, ""},

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"windrose.dev/windrose/internal/admin"
 	"windrose.dev/windrose/internal/tap"
@@ -77,7 +76,7 @@ what it could not is counted, and the count is told.`,
 		},
 	}
 	flags := c.Flags()
-	filterFlags(flags, &t.filter)
+	filterFlags(c, &t.filter)
 	flags.BoolVar(&t.filter.Query, "query", false, "show queries")
 	flags.IntVar(&t.last, "last", 0, "begin with so many of the newest requests that the data plane remembers")
 	flags.IntVar(&t.limit, "limit", 0, "end after so many requests")
@@ -87,7 +86,8 @@ what it could not is counted, and the count is told.`,
 }
 
 // filterFlags are the flags that choose requests.
-func filterFlags(flags *pflag.FlagSet, f *tap.Filter) {
+func filterFlags(c *cobra.Command, f *tap.Filter) {
+	flags := c.Flags()
 	flags.StringVar(&f.Route, "route", "", "that this route took")
 	flags.StringVar(&f.Listener, "listener", "", "that came in through this listener")
 	flags.StringVar(&f.Service, "service", "", "that went to this service; without a port to any of its ports")
