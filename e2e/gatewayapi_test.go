@@ -245,18 +245,18 @@ func TestWeightsAreExact(t *testing.T) {
 	}
 }
 
-// TestWhatIsNotCarriedYetSaysSo: accepted by the API, refused by its status, and
+// TestWhatIsNotCarriedSaysSo: accepted by the API, refused by its status, and
 // never ignored by traffic.
-func TestWhatIsNotCarriedYetSaysSo(t *testing.T) {
+func TestWhatIsNotCarriedSaysSo(t *testing.T) {
 	t.Parallel()
 	port := freePort(t)
 	w := up(t, map[string]string{
 		"gateway.yaml": gateway(port), "a.yaml": service("a", backend(t, "a")),
-		"auth.yaml": routeOf("auth", `{matches: [{path: {type: PathPrefix, value: /m}}], filters: [{type: ExternalAuth, externalAuth: {protocol: GRPC, backendRef: {name: a, port: 80}, grpc: {}}}], backendRefs: [{name: a, port: 80}]}`),
+		"own.yaml":  routeOf("own", `{matches: [{path: {type: PathPrefix, value: /m}}], filters: [{type: ExtensionRef, extensionRef: {group: example.net, kind: RateLimit, name: slow}}], backendRefs: [{name: a, port: 80}]}`),
 		"r.yaml":    route("r", "/", "a"),
 	})
-	w.eventually("the rule with external authorisation answers 500", func() error {
-		if code, body, h := fetch(fmt.Sprintf("http://127.0.0.1:%d/m", port)); code != 500 || h.Get("x-windrose-fault") != "rule-broken" || !strings.Contains(body, "ExternalAuth") {
+	w.eventually("the rule with a filter of somebody else answers 500", func() error {
+		if code, body, h := fetch(fmt.Sprintf("http://127.0.0.1:%d/m", port)); code != 500 || h.Get("x-windrose-fault") != "rule-broken" || !strings.Contains(body, "RateLimit") {
 			return fmt.Errorf("%d %s", code, body)
 		}
 		return nil
@@ -264,7 +264,7 @@ func TestWhatIsNotCarriedYetSaysSo(t *testing.T) {
 	if code, body, _ := fetch(fmt.Sprintf("http://127.0.0.1:%d/", port)); code != 200 {
 		t.Errorf("the other rule: %d %s", code, body)
 	}
-	if got := find(w.get("httproutes", "auth").Status.Parents[0].Conditions, "Accepted"); !strings.HasPrefix(got, "False Unsupported") {
+	if got := find(w.get("httproutes", "own").Status.Parents[0].Conditions, "Accepted"); !strings.HasPrefix(got, "False Unsupported") {
 		t.Errorf("status: %s", got)
 	}
 }

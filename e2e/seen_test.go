@@ -191,7 +191,7 @@ func TestTapOutlivesTheDataPlane(t *testing.T) {
 	port := freePort(t)
 	w := up(t, map[string]string{"gateway.yaml": gateway(port), "a.yaml": service("a", backend(t, "a")), "r.yaml": route("r", "/a", "a")})
 	base := fmt.Sprintf("http://127.0.0.1:%d", port)
-	ok, faults, queries := w.tap("--code", "2xx", "--path", "/a/"), w.tap("--fault", "no-route"), w.tap("--query", "--path", "/a/3", "--limit", "1")
+	ok, faults, queries := w.tap("--code", "2xx", "--path", "/a/"), w.tap("--fault", "no-route"), w.tap("--query", "--path", "/a/3", "--limit", "1", "--last", "0")
 	fetch(base + "/a/1?x=1")
 	fetch(base + "/none")
 	if e := ok.next("/a/1"); e.Status != 200 {

@@ -38,8 +38,9 @@ type TapEvent struct {
 // TapType says what a line of a tap tells.
 type TapType string
 
-// The types of a tap's lines. Begun is the first: no request that ends from then
-// on is missed, unless Dropped says so. Alive comes when nothing ends.
+// The types of a tap's lines. Begun is the first, but for Alive while no data plane
+// is there: no request that ends from then on is missed, unless Dropped says so.
+// Alive comes when nothing ends.
 const (
 	TapBegun   TapType = "BEGUN"
 	TapRequest TapType = "REQUEST"
@@ -251,7 +252,8 @@ type tapper struct {
 	out     http.ResponseWriter
 	control *http.ResponseController
 	sse     bool
-	begun   bool
+	begun   bool // the answer has
+	stands  bool // the client was told that the tap does
 }
 
 // run tells answers until the question has ended or the client is gone.
@@ -281,7 +283,8 @@ func (t *tapper) run(answers <-chan *tap.Answer, done <-chan error) {
 }
 
 func (t *tapper) tell(a *tap.Answer) error {
-	if !t.begun {
+	if !t.stands {
+		t.stands = true
 		if err := t.write(TapEvent{Type: TapBegun}); err != nil {
 			return err
 		}

@@ -109,12 +109,15 @@ func (t *tapping) run(ctx context.Context) error {
 		ctx, cancel = context.WithTimeout(ctx, t.lasting)
 		defer cancel()
 	}
-	if t.last > 0 {
-		if err := t.recall(ctx, client); err != nil {
-			return t.end(ctx, err)
+	return t.end(ctx, client.Tap(ctx, t.filter, func(e admin.TapEvent) error {
+		if e.Type == admin.TapBegun && t.last > 0 {
+			// Not before: nothing that ends in between is missed.
+			if err := t.recall(ctx, client); err != nil {
+				return err
+			}
 		}
-	}
-	return t.end(ctx, client.Tap(ctx, t.filter, t.tell))
+		return t.tell(e)
+	}))
 }
 
 // recall shows what is remembered, the oldest first.
@@ -177,8 +180,7 @@ func (t *tapping) show(e *tap.Event) error {
 // end says how the tap went. That its time is over, or that it is interrupted,
 // is no error.
 func (t *tapping) end(ctx context.Context, err error) error {
-	over := t.lasting > 0 && errors.Is(ctx.Err(), context.DeadlineExceeded) && errors.Is(err, context.DeadlineExceeded)
-	if err != nil && !over && !errors.Is(err, errEnough) && !errors.Is(err, context.Canceled) {
+	if err != nil && ctx.Err() == nil && !errors.Is(err, errEnough) {
 		return err
 	}
 	if t.output == "text" {

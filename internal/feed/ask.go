@@ -21,6 +21,9 @@ func (e *RefusedQuestionError) Error() string { return e.Reason }
 
 const (
 	maxQuestions = 64
+	// arrival is how long a question waits for a data plane, which may just be
+	// starting.
+	arrival = 2 * time.Second
 	// maxAnswers is how many answers may wait for who asked. One who is slower
 	// loses what comes beyond.
 	maxAnswers = 64
@@ -29,8 +32,8 @@ const (
 // Asking is a question.
 type Asking struct {
 	Body any // as JSON
-	// Standing says that data planes that come while it is asked are asked too,
-	// and that it ends only with its context.
+	// Standing says that data planes that come while it is asked are asked too, that
+	// none need be there, and that it ends only with its context.
 	Standing bool
 	// Answer is called with each answer, and with how many things were in answers
 	// before it that were lost because this function was slow. An error ends the
@@ -46,7 +49,7 @@ func (s *Server) Ask(ctx context.Context, a Asking) error {
 		return fmt.Errorf("encode the question: %w", err)
 	}
 	q := &question{body: body, standing: a.Standing, answers: make(chan []byte, maxAnswers), done: make(chan error, maxClients), open: map[*answering]struct{}{}}
-	if err := s.raise(q); err != nil {
+	if err := s.await(ctx, q); err != nil {
 		return err
 	}
 	defer s.drop(q)
@@ -99,15 +102,39 @@ type answering struct {
 	out  chan *message // to be sent
 }
 
-// raise asks all who are there.
-func (s *Server) raise(q *question) error {
+// await asks all who are there, or who comes first within a short time. A
+// standing question needs nobody yet.
+func (s *Server) await(ctx context.Context, q *question) error {
+	late := time.NewTimer(arrival)
+	defer late.Stop()
+	for {
+		came, err := s.raise(q)
+		if !errors.Is(err, ErrNobody) {
+			return err
+		}
+		select {
+		case <-came:
+		case <-late.C:
+			return err
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// raise asks all who are there. If nobody is, the channel tells when somebody
+// comes.
+func (s *Server) raise(q *question) (<-chan struct{}, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.came == nil {
+		s.came = make(chan struct{})
+	}
 	switch {
-	case len(s.answering) == 0:
-		return ErrNobody
+	case len(s.answering) == 0 && !q.standing:
+		return s.came, ErrNobody
 	case len(s.questions) >= maxQuestions:
-		return fmt.Errorf("%d questions are open, which is the limit", maxQuestions)
+		return nil, fmt.Errorf("%d questions are open, which is the limit", maxQuestions)
 	}
 	if s.questions == nil {
 		s.questions = map[*question]struct{}{}
@@ -118,7 +145,7 @@ func (s *Server) raise(q *question) error {
 	for c := range s.answering {
 		s.put(q, c)
 	}
-	return nil
+	return nil, nil
 }
 
 // put asks one. The lock is held.
@@ -179,6 +206,10 @@ func (s *Server) question(ctx context.Context, session *session) error {
 		s.answering = map[*answering]struct{}{}
 	}
 	s.answering[c] = struct{}{}
+	if s.came != nil {
+		close(s.came)
+		s.came = nil
+	}
 	for q := range s.questions {
 		if q.standing {
 			s.put(q, c)

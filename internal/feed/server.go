@@ -36,6 +36,7 @@ type Server struct {
 	clients map[*session]struct{}
 
 	answering map[*answering]struct{} // connections for questions
+	came      chan struct{}           // closed by the next of them; nil while nobody waits
 	questions map[*question]struct{}  // that are not answered yet
 	asked     uint64                  // questions so far
 }
