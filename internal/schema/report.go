@@ -36,6 +36,14 @@ func (r *report) errors(errs field.ErrorList) {
 	for _, e := range errs {
 		r.err(e)
 	}
+	// Where only some words may be, these are what helps, not a change of type.
+	for i := range r.Findings {
+		if f := &r.Findings[i]; f.Reason == ReasonWrongType && slices.ContainsFunc(r.Findings, func(g object.Finding) bool {
+			return g.Reason == ReasonNotSupported && g.Field == f.Field
+		}) {
+			f.Mend = ""
+		}
+	}
 }
 
 func (r *report) err(e *field.Error) {
@@ -53,12 +61,33 @@ func (r *report) err(e *field.Error) {
 		r.add(object.Error, ReasonTooLong, path, or(bounded(e.Detail), "is too long"))
 	case field.ErrorTypeTypeInvalid:
 		r.add(object.Error, ReasonWrongType, path, plain(e.Detail))
-		if strings.Contains(e.Detail, `of type string: "boolean"`) {
-			r.mend("put it in quotes: without them YAML takes on, off, yes and no for true and false")
-		}
+		r.mend(ofType(path, e.Detail))
 	default:
 		r.add(object.Error, ReasonInvalid, path, r.value(e.BadValue, plain(e.Detail)))
 	}
+}
+
+// ofType says how to write a value of the type that a field has.
+func ofType(path, detail string) string {
+	_, types, _ := strings.Cut(detail, "of type ")
+	want, got, _ := strings.Cut(types, ": ")
+	switch got = strings.Trim(got, `"`); {
+	case want == "string" && got == "boolean":
+		return "put it in quotes: without them YAML takes on, off, yes and no for true and false"
+	case want == "string" && (got == "integer" || got == "number"):
+		last := strings.ToLower(path[strings.LastIndexByte(path, '.')+1:])
+		if strings.Contains(path, "timeouts.") || strings.HasSuffix(last, "timeout") || last == "backoff" || last == "interval" {
+			return "write a time with its unit, as 10s or 500ms"
+		}
+		return "put it in quotes"
+	case (want == "integer" || want == "number") && got == "string":
+		return "write a number, without quotes"
+	case want == "boolean" && got == "string":
+		return "write true or false, without quotes"
+	case want == "array":
+		return "write a list, as [a, b]"
+	}
+	return ""
 }
 
 // notSupported tells which values may be, and which is nearest.
@@ -66,7 +95,11 @@ func (r *report) notSupported(path string, e *field.Error) {
 	known := supported(e.Detail)
 	r.add(object.Error, ReasonNotSupported, path, r.value(e.BadValue, "is not one of "+strings.Join(known, ", ")))
 	if s, ok := scalar(e.BadValue); ok {
-		if near := object.Nearest(s, slices.Values(known)); near != "" && near != s {
+		if s == "true" && slices.Contains(known, "Enabled") {
+			r.mend("write Enabled")
+		} else if s == "false" && slices.Contains(known, "Disabled") {
+			r.mend("write Disabled")
+		} else if near := object.Nearest(s, slices.Values(known)); near != "" && near != s {
 			r.mend(`did you mean "` + near + `"?`)
 		}
 	}

@@ -222,6 +222,9 @@ func (c *Checker) check(k *kind, doc map[string]any, r *report) {
 	trim(doc)
 	if k.make == nil {
 		r.add(object.Warning, ReasonNotRead, "", "windrose does nothing with the kind "+k.name+" on one machine")
+		if slices.Contains([]string{"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Pod"}, k.name) {
+			r.mend("a process that windrose runs, or an address where one listens, is a Workload of windrose.dev/v1alpha1")
+		}
 		return
 	}
 	if k.crd != nil {

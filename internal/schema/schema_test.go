@@ -70,7 +70,7 @@ var cases = []struct {
 	},
 	{
 		"a string for a number", head(gw, "Gateway") + `spec: {gatewayClassName: w, listeners: [{name: a, port: "80", protocol: HTTP}]}`,
-		[]string{"error spec.listeners[0].port WrongType"},
+		[]string{"error spec.listeners[0].port WrongType | write a number, without quotes"},
 	},
 	{
 		"a missing field", head(gw, "Gateway") + `spec: {gatewayClassName: w, listeners: [{name: a, protocol: HTTP}]}`,
@@ -149,7 +149,7 @@ var cases = []struct {
 		"a group that is nearly right", head("gateway.network.k8s.io/v1", "HTTPRoute") + "spec: {}",
 		[]string{"error apiVersion UnknownKind | did you mean apiVersion: gateway.networking.k8s.io/v1?"},
 	},
-	{"a kind that is not read", head("apps/v1", "Deployment") + "spec: {anything: 1}", []string{"warning  NotRead"}},
+	{"a kind that is not read", head("apps/v1", "Deployment") + "spec: {anything: 1}", []string{"warning  NotRead | a process that windrose runs, or an address where one listens, is a Workload of windrose.dev/v1alpha1"}},
 	{"no object", "a: b", []string{"error  Required"}},
 	{"no kind", "apiVersion: v1\nmetadata: {name: x}", []string{"error  Required"}},
 	{"no name", "apiVersion: v1\nkind: Service\nspec: {ports: [{port: 80}]}", []string{"error metadata NoName"}},
@@ -158,8 +158,12 @@ var cases = []struct {
 		"a word that YAML takes for a boolean", "apiVersion: windrose.dev/v1alpha1\nkind: GatewayParameters\nmetadata: {name: a}\nspec: {accessLog: {mode: No}}",
 		[]string{
 			"error spec.accessLog.mode NotSupported",
-			"error spec.accessLog.mode WrongType | put it in quotes: without them YAML takes on, off, yes and no for true and false",
+			"error spec.accessLog.mode WrongType",
 		},
+	},
+	{
+		"a word that is true or false for YAML", "apiVersion: windrose.dev/v1alpha1\nkind: GatewayParameters\nmetadata: {name: a}\nspec: {http3: true}",
+		[]string{"error spec.http3 NotSupported | write Enabled", "error spec.http3 WrongType"},
 	},
 	{"a name that is a number", "apiVersion: v1\nkind: Service\nmetadata: {name: 12}", []string{"error metadata.name WrongType | put the name in quotes"}},
 	{"a name with capitals", "apiVersion: " + gw + "\nkind: HTTPRoute\nmetadata: {name: Shop}\nspec: {}", []string{"error metadata.name Invalid"}},
@@ -200,7 +204,7 @@ var cases = []struct {
 	{"a workload at a name", head("windrose.dev/v1alpha1", "Workload") + "spec: {address: localhost}", []string{"error spec.address Invalid"}},
 	{"a probe of two kinds", head("windrose.dev/v1alpha1", "Workload") + "spec: {address: 127.0.0.1, readiness: {tcp: {port: 80}, http: {port: 80}}}", []string{"error spec.readiness Invalid"}},
 	{"parameters with a wrong network", head("windrose.dev/v1alpha1", "GatewayParameters") + "spec: {trustedProxies: [10.0.0.0/33]}", []string{"error spec.trustedProxies Invalid"}},
-	{"parameters with a wrong duration", head("windrose.dev/v1alpha1", "GatewayParameters") + "spec: {timeouts: {idle: 75}}", []string{"error spec.timeouts.idle WrongType"}},
+	{"parameters with a wrong duration", head("windrose.dev/v1alpha1", "GatewayParameters") + "spec: {timeouts: {idle: 75}}", []string{"error spec.timeouts.idle WrongType | write a time with its unit, as 10s or 500ms"}},
 }
 
 // covers: HTTPRouteNamedRouteRule GRPCRouteNamedRouteRule

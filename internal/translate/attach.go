@@ -169,9 +169,9 @@ func (c *compiler) follow(i int, ref *gatewayv1.ParentReference, hostnames []gat
 
 func (c *compiler) nearestParent(key object.Key) string {
 	if key.Kind == "ListenerSet" {
-		return object.Meant(key.Name, namesIn(c.t.set.ListenerSets, key.Namespace))
+		return meant(c.t.set.ListenerSets, key.Namespace, key.Name, "")
 	}
-	return object.Meant(key.Name, namesIn(c.t.set.Gateways, key.Namespace))
+	return meant(c.t.set.Gateways, key.Namespace, key.Name, "")
 }
 
 // choose finds the listeners of a parent that take the route. Each test leaves
@@ -196,7 +196,8 @@ func (c *compiler) choose(a *attached, hostnames []gatewayv1.Hostname) (verdict,
 		if l := named[0]; len(named) == 1 && !l.accepted.ok() {
 			return verdict{string(gatewayv1.RouteReasonNotAllowedByListeners), fmt.Sprintf("listener %s of %s takes no routes: %s", l.spec.Name, p.key, l.accepted.message)}, "mend the listener"
 		}
-		return verdict{string(gatewayv1.RouteReasonNotAllowedByListeners), fmt.Sprintf("no listener of %s takes routes of kind %s", p.key, c.key.Kind)}, ""
+		return verdict{string(gatewayv1.RouteReasonNotAllowedByListeners), fmt.Sprintf("no listener of %s takes routes of kind %s", p.key, c.key.Kind)},
+			"attach the route to a listener of another protocol, or allow the kind in allowedRoutes.kinds of the listener"
 	}
 	admitted := filter(ofKind, func(l *listener) bool {
 		c.in.namespace = c.in.namespace || l.from == gatewayv1.NamespacesFromSelector
@@ -208,7 +209,8 @@ func (c *compiler) choose(a *attached, hostnames []gatewayv1.Hostname) (verdict,
 	}
 	a.listeners = filter(admitted, func(l *listener) bool { return meets(l.hostname, hostnames) })
 	if len(a.listeners) == 0 {
-		return verdict{string(gatewayv1.RouteReasonNoMatchingListenerHostname), fmt.Sprintf("no listener of %s has a host name in common with the route: %s against %s", p.key, listenerHosts(admitted), routeHosts(hostnames))}, ""
+		return verdict{string(gatewayv1.RouteReasonNoMatchingListenerHostname), fmt.Sprintf("no listener of %s has a host name in common with the route: %s against %s", p.key, listenerHosts(admitted), routeHosts(hostnames))},
+			"name a host that the listener takes, or attach the route to another listener"
 	}
 	return verdict{}, ""
 }

@@ -79,7 +79,7 @@ func (c *compiler) resolveFor(ref *gatewayv1.BackendObjectReference, field func(
 		c.in.grants = true
 		if !c.t.granted(c.key, "Service", name.Namespace, name.Name) {
 			return refuse(gatewayv1.RouteReasonRefNotPermitted, ".namespace",
-				fmt.Sprintf("no ReferenceGrant in namespace %s lets %ss of namespace %s refer to Service %s", name.Namespace, c.key.Kind, c.key.Namespace, name),
+				fmt.Sprintf("no ReferenceGrant in namespace %s lets %s of namespace %s refer to Service %s", name.Namespace, plural(c.key.Kind), c.key.Namespace, name),
 				grantMend(c.key, "Service", name.Namespace, name.Name))
 		}
 	}
@@ -87,7 +87,7 @@ func (c *compiler) resolveFor(ref *gatewayv1.BackendObjectReference, field func(
 	svc, ok := c.t.set.Services.Get(name.Namespace, name.Name)
 	if !ok {
 		c.in.serviceNames = true
-		return refuse(gatewayv1.RouteReasonBackendNotFound, ".name", "Service "+name.String()+" does not exist", object.Meant(name.Name, namesIn(c.t.set.Services, name.Namespace)))
+		return refuse(gatewayv1.RouteReasonBackendNotFound, ".name", "Service "+name.String()+" does not exist", meant(c.t.set.Services, name.Namespace, name.Name, withGrant))
 	}
 	if ref.Port == nil {
 		return refuse(gatewayv1.RouteReasonBackendNotFound, ".port", "the reference to Service "+name.String()+" names no port", portsOf(svc))

@@ -1,7 +1,10 @@
 package translate
 
 import (
+	"fmt"
 	"iter"
+	"slices"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -52,6 +55,28 @@ func namesIn[T metav1.Object](t object.Table[T], namespace string) iter.Seq[stri
 		}
 	}
 }
+
+// meant says what may be meant by a name that nothing in a namespace has: an
+// object of that name in another namespace, which is what somebody who left the
+// namespace out means, else what object.Meant says.
+func meant[T metav1.Object](t object.Table[T], namespace, name, also string) string {
+	var others []string
+	for _, o := range t.All() {
+		if o.GetName() == name && o.GetNamespace() != namespace {
+			others = append(others, o.GetNamespace())
+		}
+	}
+	switch slices.Sort(others); len(others) {
+	case 0:
+		return object.Meant(name, namesIn(t, namespace))
+	case 1:
+		return fmt.Sprintf("there is one in namespace %s: write namespace: %s%s", others[0], others[0], also)
+	}
+	return fmt.Sprintf("there are some in namespaces %s: write the namespace of the one that is meant%s", strings.Join(others[:min(len(others), 5)], ", "), also)
+}
+
+// withGrant is what a reference to another namespace needs beside its name.
+const withGrant = ", and let a ReferenceGrant there allow it"
 
 // older says whether a goes before b: the earlier created, then the
 // alphabetically first.

@@ -46,7 +46,7 @@ func (t *Translator) granted(from object.Key, kind, namespace, name string) bool
 // grantMend is the ReferenceGrant to paste that lets an object refer to one of
 // the core group in another namespace.
 func grantMend(from object.Key, kind, namespace, name string) string {
-	grant := strings.ToLower(from.Kind) + "s-of-" + from.Namespace + "-to-" + name
+	grant := strings.ToLower(plural(from.Kind)) + "-of-" + from.Namespace + "-to-" + name
 	return fmt.Sprintf(`add this ReferenceGrant to namespace %s:
 apiVersion: gateway.networking.k8s.io/v1
 kind: ReferenceGrant
@@ -54,6 +54,17 @@ metadata: {name: %s, namespace: %s}
 spec:
   from: [{group: %s, kind: %s, namespace: %s}]
   to: [{group: "", kind: %s, name: %s}]`, namespace, strings.TrimRight(grant[:min(len(grant), 253)], "-."), namespace, groupOf(gatewayv1.Kind(from.Kind)), from.Kind, from.Namespace, kind, name)
+}
+
+// plural is what several objects of a kind are called.
+func plural(kind string) string {
+	if stem, ok := strings.CutSuffix(kind, "y"); ok && strings.HasSuffix(kind, "cy") {
+		return stem + "ies"
+	}
+	if strings.HasSuffix(kind, "s") {
+		return kind
+	}
+	return kind + "s"
 }
 
 // groupOf is the group of a kind that refers to others.

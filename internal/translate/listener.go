@@ -325,7 +325,7 @@ func (m *listenerMaker) certificate(l *listener, j int, ref *gatewayv1.SecretObj
 	}
 	name := namespace + "/" + string(ref.Name)
 	if !m.t.granted(m.owner, "Secret", namespace, string(ref.Name)) {
-		refuse(gatewayv1.ListenerReasonRefNotPermitted, fmt.Sprintf("no ReferenceGrant in namespace %s lets %ss of namespace %s refer to Secret %s", namespace, m.owner.Kind, m.owner.Namespace, name),
+		refuse(gatewayv1.ListenerReasonRefNotPermitted, fmt.Sprintf("no ReferenceGrant in namespace %s lets %s of namespace %s refer to Secret %s", namespace, plural(m.owner.Kind), m.owner.Namespace, name),
 			".namespace", grantMend(m.owner, "Secret", namespace, string(ref.Name)))
 		return
 	}

@@ -93,7 +93,7 @@ func (g *gateways) orphan(t *Translator, ls *gatewayv1.ListenerSet) {
 	p := &parent{key: object.Key{Kind: "ListenerSet", Namespace: ls.Namespace, Name: ls.Name}, object: ls}
 	g.add(p)
 	name := gatewayOf(ls)
-	p.find(object.Error, "spec.parentRef.name", reasonParentNotFound, "Gateway "+name.String()+" does not exist", object.Meant(name.Name, namesIn(t.set.Gateways, name.Namespace)))
+	p.find(object.Error, "spec.parentRef.name", reasonParentNotFound, "Gateway "+name.String()+" does not exist", meant(t.set.Gateways, name.Namespace, name.Name, ""))
 }
 
 // useful counts the listeners that serve with a certificate of their own, where
