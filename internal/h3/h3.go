@@ -57,8 +57,9 @@ type Conn struct {
 	ServerName string // that the client asked for
 	State      any    // the caller's
 
-	quic   *quic.Conn
-	active atomic.Int64 // requests
+	quic    *quic.Conn
+	active  atomic.Int64 // requests
+	shaking atomic.Bool  // its handshake goes on
 }
 
 type connKey struct{}
@@ -89,6 +90,7 @@ type Server struct {
 	listener  *quic.Listener
 	http      *http3.Server
 	open      atomic.Int64 // connections, those whose handshake goes on included
+	shaking   atomic.Int64 // those whose handshake goes on
 	done      sync.WaitGroup
 
 	mu    sync.Mutex // guards conns
@@ -104,6 +106,9 @@ const (
 	// maxUnproven is from how many connections on a client has to prove its
 	// address first, which costs it a round trip.
 	maxUnproven = 1024
+	// maxShaking bounds the handshakes at one time, since a connection counts among
+	// the caller's only once it is open. A client that is refused has TCP.
+	maxShaking = 4096
 	// idleEvery is how often idle connections are looked for in a Shutdown.
 	idleEvery = 50 * time.Millisecond
 )
@@ -198,12 +203,24 @@ func (s *Server) begin(ctx context.Context, info *quic.ClientInfo) (context.Cont
 		at := addr.AddrPort()
 		c.Peer = netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
 	}
-	if !s.cfg.Begin(c) {
+	if s.shaking.Load() >= maxShaking || !s.cfg.Begin(c) {
 		return nil, errFull
 	}
+	c.shaking.Store(true)
+	s.shaking.Add(1)
 	s.open.Add(1)
-	context.AfterFunc(ctx, func() { s.open.Add(-1) })
+	context.AfterFunc(ctx, func() {
+		s.shook(c)
+		s.open.Add(-1)
+	})
 	return context.WithValue(ctx, connKey{}, c), nil
+}
+
+// shook notes that a connection's handshake goes on no longer.
+func (s *Server) shook(c *Conn) {
+	if c.shaking.Swap(false) {
+		s.shaking.Add(-1)
+	}
 }
 
 // opened is called with a connection that stands.
@@ -212,6 +229,7 @@ func (s *Server) opened(ctx context.Context, q *quic.Conn) context.Context {
 	if c == nil {
 		return ctx
 	}
+	s.shook(c)
 	c.quic, c.ServerName = q, q.ConnectionState().TLS.ServerName
 	if !s.cfg.Open(c) {
 		c.Close()
