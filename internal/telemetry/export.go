@@ -91,7 +91,9 @@ func (e *exporter) run(ctx context.Context) {
 		case <-leave:
 			leave, left = nil, time.After(lingerTime)
 		case <-left:
-			e.rest(ctx, end)
+			last, cancel := context.WithTimeout(end, drainTimeout)
+			defer cancel()
+			e.rest(last, last)
 			return
 		case <-ctx.Done():
 			e.rest(ctx, end)
@@ -136,7 +138,8 @@ func (e *exporter) gather(ctx context.Context) {
 }
 
 // send sends the batch, several times if it must be, and forgets it. There are no
-// more pauses once ctx has ended, and nothing at all after end.
+// more pauses once ctx has ended or the exit is to leave: collectors may come and
+// go faster than one that is dead is given up. Nothing at all is sent after end.
 func (e *exporter) send(ctx, end context.Context) {
 	e.body = e.wire.frame(e.body[:0], e.batch)
 	end, cancel := context.WithTimeout(end, retryTime)
@@ -155,7 +158,7 @@ func (e *exporter) send(ctx, end context.Context) {
 			e.exit.refused.Add(uint64(e.n))
 			break
 		}
-		if ctx.Err() != nil || end.Err() != nil {
+		if ctx.Err() != nil || end.Err() != nil || e.exit.unwanted() {
 			e.exit.failed.Add(uint64(e.n))
 			break
 		}

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
@@ -396,6 +397,24 @@ func TestSpansWhenTheCollectorChanges(t *testing.T) {
 	if list := p.loop.UseTracers([]string{"t"}); list[0] != nil {
 		t.Error("a tracer of a collector that was removed")
 	}
+}
+
+// A dead collector that is removed is given up soon, with all that waits for it.
+func TestSpansForADeadCollectorThatIsRemoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPipe(t, Collector{Protocol: OTLPHTTP}, func(int) (netip.AddrPort, *tls.Config, error) { return netip.AddrPort{}, nil, io.EOF })
+		for range maxQueued / 1500 {
+			p.tracer.Trace(traced())
+		}
+		p.loop.Flush()
+		time.Sleep(20 * time.Second) // it is in the middle of a pause
+		p.traces.Use(nil, nil)
+		removed := time.Now()
+		p.traces.exports.Wait()
+		if took, most := time.Since(removed), lastPause+lingerTime+drainTimeout; took > most {
+			t.Errorf("it took %v, want %v at most", took, most)
+		}
+	})
 }
 
 // Tick hands spans over that have waited long enough.

@@ -166,6 +166,16 @@ func (t *Traces) drop(name string) {
 	t.ended.add(x)
 }
 
+// unwanted says that the exit is to leave.
+func (x *exit) unwanted() bool {
+	select {
+	case <-x.leave:
+		return true
+	default:
+		return false
+	}
+}
+
 func (n *exported) add(x *exit) {
 	n.sent += x.sent.Load()
 	n.failed += x.failed.Load()
