@@ -63,6 +63,9 @@ func view() *admin.View {
 			HTTPRoutes: object.NewTable(web, route("other")),
 			Secrets:    object.NewTable(s),
 			Services:   object.NewTable(&corev1.Service{ObjectMeta: meta("web")}),
+			XTelemetryPolicies: object.NewTable(&gatewayxv1alpha1.XTelemetryPolicy{ObjectMeta: meta("traces"), Spec: gatewayxv1alpha1.TelemetryPolicySpec{Tracing: gatewayxv1alpha1.TracingConfig{
+				Provider: gatewayxv1alpha1.TracingProvider{Headers: []gatewayv1.HTTPHeader{{Name: "x-token", Value: secret}}},
+			}}}),
 			Workloads:  object.NewTable(&v1alpha1.Workload{ObjectMeta: meta("app")}),
 			Namespaces: object.NewTable(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default"}}),
 			Places:     map[object.Key]object.Place{key: {File: "web.yaml", Line: 3, Column: 1}},
@@ -71,6 +74,8 @@ func view() *admin.View {
 		Findings: []object.Finding{
 			{Severity: object.Error, Object: key, Reason: "BackendNotFound", Message: "no such Service", Excerpt: "name: webb"},
 			{Severity: object.Warning, Object: object.KeyOf(s), Reason: "NotRead", Message: "odd", Excerpt: "tls.key: " + secret},
+			{Severity: object.Error, Object: object.Key{Kind: "XTelemetryPolicy", Namespace: "default", Name: "traces"}, Field: "spec.tracing.provider.headers[0].name", Reason: "Invalid", Excerpt: "- { name: host, value: " + secret},
+			{Severity: object.Error, Object: object.Key{Kind: "XTelemetryPolicy", Namespace: "default", Name: "traces"}, Field: "spec.tracing.mode", Reason: "Invalid", Excerpt: "tracing: { mode: x, headers: [" + secret},
 		},
 		Parts: []*plan.Part{
 			{Key: plan.Key{Kind: plan.KindTracing, Name: "t"}, Tracing: &plan.Tracing{Headers: []plan.Header{{Name: "x-token", Value: secret}}}},
@@ -280,7 +285,7 @@ func TestMetrics(t *testing.T) {
 	_, body := get(t, s, "/metrics", nil)
 	for _, want := range []string{
 		"windrose_requests_total 5\n", "windrose_control_dataplane_up 1\n", `windrose_control_objects{kind="HTTPRoute"} 2`,
-		`windrose_control_findings{severity="error"} 1`, "windrose_control_plan_version 7\n", `process_resident_memory_bytes{process="control"} `,
+		`windrose_control_findings{severity="error"} 3`, "windrose_control_plan_version 7\n", `process_resident_memory_bytes{process="control"} `,
 		"process_open_fds{process=\"control\"}", "process_open_fds{process=\"dataplane\"} 9\n",
 	} {
 		if !strings.Contains(body, want) {

@@ -135,6 +135,9 @@ func present(o metav1.Object, st *object.Status) (json.RawMessage, error) {
 	case *gatewayv1.BackendTLSPolicy:
 		set(&t.Status, st, policyStatus)
 	case *gatewayxv1alpha1.XTelemetryPolicy:
+		for i := range t.Spec.Tracing.Provider.Headers { // what a collector is told may be a token
+			t.Spec.Tracing.Provider.Headers[i].Value = ""
+		}
 		set(&t.Status, st, func(s *object.Status) *gatewayxv1alpha1.TelemetryPolicyStatus {
 			if s.Policy == nil {
 				return nil

@@ -151,16 +151,16 @@ func (s *Server) plan(w http.ResponseWriter, r *http.Request) {
 			sum.Sockets = append(sum.Sockets, p.Socket.Addr.String())
 		}
 		if all {
-			sum.All = append(sum.All, withoutKey(p))
+			sum.All = append(sum.All, WithoutSecrets(p))
 		}
 	}
 	reply(w, sum)
 }
 
-// withoutKey gives a part that may leave: a certificate without its key, and so
+// WithoutSecrets gives a part that may leave: a certificate without its key, and so
 // that which a service's endpoints are shown, settings without that of sessions,
 // and what collectors are told without the values of header fields.
-func withoutKey(p *plan.Part) *plan.Part {
+func WithoutSecrets(p *plan.Part) *plan.Part {
 	part := *p
 	switch {
 	case p.Certificate != nil:

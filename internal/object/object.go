@@ -104,9 +104,10 @@ type Finding struct {
 }
 
 // Public is the finding as anybody may see it: of a Secret without the line of
-// the file, which may be the secret.
+// the file, which may be the secret, and so where a collector's headers are.
 func (f Finding) Public() Finding {
-	if f.Object.Kind == "Secret" {
+	headers := strings.Contains(f.Field, "headers") || strings.Contains(f.Excerpt, "headers")
+	if f.Object.Kind == "Secret" || f.Object.Kind == "XTelemetryPolicy" && headers {
 		f.Excerpt = ""
 	}
 	return f
