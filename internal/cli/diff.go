@@ -41,8 +41,9 @@ differently:
 
   ~ [::]:443 GET shop.example/cart: HTTPRoute default/a rule 0 -> default/v1:80  =>  HTTPRoute ...
 
-New and vanished listeners and certificates are told as well. PATH is all
-manifests, not only the changed ones. Every workload is taken as ready.
+What such requests do not show is told as well: listeners, whom they ask for
+certificates, TLS to services, tracing and settings that come, go or change. PATH
+is all manifests, not only the changed ones. Every workload is taken as ready.
 
 The exit code is 0 if nothing differs, 3 if something does or if a manifest has
 an error.`,
@@ -196,8 +197,8 @@ func land(p *plan.Plan, q plan.Probe) string {
 // nowhere says whether a request is not served at all.
 func nowhere(land string) bool { return strings.HasPrefix(land, "404 ") || land == "nothing listens" }
 
-// compareParts tells what requests do not show: listeners and certificates that
-// come and go, and settings.
+// compareParts tells what requests do not show: listeners, certificates and
+// tracings that come, go and change, how TLS is spoken to services, and settings.
 func compareParts(old, next []*plan.Part) []difference {
 	before := map[plan.Key]*plan.Part{}
 	for _, p := range old {
@@ -242,18 +243,30 @@ func describePart(p *plan.Part) string {
 		return fmt.Sprintf("listener %s: %s for %s", p.Key.Name, p.Listener.Protocol, host)
 	case p.Certificate != nil && !strings.HasPrefix(p.Key.Name, "placeholder/"):
 		return "certificate " + p.Key.Name
+	case p.Service != nil && p.Service.TLS != nil:
+		return "TLS to service " + p.Key.Name
+	case p.Tracing != nil:
+		return "tracing by " + p.Key.Name
 	}
 	return ""
 }
 
+// samePart compares what is told of parts. Of a running windrose no secret is
+// known, so that none is looked at.
 func samePart(a, b *plan.Part) bool {
+	a, b = admin.WithoutSecrets(a), admin.WithoutSecrets(b)
 	switch {
 	case a.Settings != nil && b.Settings != nil:
 		return fmt.Sprintf("%+v", *a.Settings) == fmt.Sprintf("%+v", *b.Settings)
 	case a.Listener != nil && b.Listener != nil:
-		return a.Listener.Protocol == b.Listener.Protocol && a.Listener.Hostname == b.Listener.Hostname
+		a, b := a.Listener, b.Listener
+		return a.Protocol == b.Protocol && a.Hostname == b.Hostname && a.Passthrough == b.Passthrough && a.Clients.Same(b.Clients) && a.Shows == b.Shows && a.Tracing == b.Tracing
 	case a.Certificate != nil && b.Certificate != nil:
 		return bytes.Equal(a.Certificate.Chain, b.Certificate.Chain)
+	case a.Service != nil && b.Service != nil:
+		return a.Service.TLS.Same(b.Service.TLS)
+	case a.Tracing != nil && b.Tracing != nil:
+		return reflect.DeepEqual(a.Tracing, b.Tracing)
 	}
 	return true
 }
