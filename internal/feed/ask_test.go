@@ -63,7 +63,7 @@ func TestQuestions(t *testing.T) {
 		if got, err := asked(t, c, 7); err != nil || len(got) != 3 {
 			t.Errorf("got %v and %v, want three answers", got, err)
 		}
-		if peers := c.Clients(); len(peers) != 0 {
+		if peers := c.peers(); len(peers) != 0 {
 			t.Errorf("got %v as data planes that follow the plan", peers)
 		}
 		other()

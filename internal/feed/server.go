@@ -206,19 +206,6 @@ func (s *Server) find(key plan.Key) (int, bool) {
 	return slices.BinarySearchFunc(s.cells, key, func(c cell, key plan.Key) int { return compareKeys(c.part.Key, key) })
 }
 
-// Clients are the data planes that are connected, in no particular order.
-func (s *Server) Clients() []Peer {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var peers []Peer
-	for c := range s.clients {
-		if c.welcome {
-			peers = append(peers, c.peer)
-		}
-	}
-	return peers
-}
-
 // Run serves data planes until ctx ends, closes ln, and returns when all have
 // been left.
 func (s *Server) Run(ctx context.Context, ln net.Listener) error {

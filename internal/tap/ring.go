@@ -93,15 +93,6 @@ func (g *ring) since() (since time.Time) {
 	return since
 }
 
-// bytes is the memory that the ring has taken.
-func (g *ring) bytes() int {
-	n := 0
-	for _, p := range g.pieces {
-		n += cap(p)
-	}
-	return n
-}
-
 // memory is what loops remember, copied.
 type memory struct {
 	pieces [][]byte

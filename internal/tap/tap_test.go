@@ -194,6 +194,15 @@ func one(t *testing.T, h *Hub, q *Question) *Answer {
 	return got
 }
 
+// bytes is the memory that the ring has taken.
+func (g *ring) bytes() int {
+	n := 0
+	for _, p := range g.pieces {
+		n += cap(p)
+	}
+	return n
+}
+
 func TestFindAndRecent(t *testing.T) {
 	h := NewHub(2)
 	loops := []*Loop{h.Attach(at(func(f func()) { f() })), h.Attach(at(func(f func()) { f() }))}
