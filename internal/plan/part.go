@@ -120,8 +120,8 @@ type Protocol string
 
 // The protocols known to the data plane.
 const (
-	HTTP  Protocol = "http"  // HTTP/1.1 in cleartext
-	HTTPS Protocol = "https" // TLS, then HTTP/1.1
+	HTTP  Protocol = "http"  // in cleartext: HTTP/1.1, and of clients HTTP/2 too
+	HTTPS Protocol = "https" // TLS, then HTTP as ALPN says
 	H2C   Protocol = "h2c"   // of a service: HTTP/2 in cleartext with prior knowledge
 	TLS   Protocol = "tls"   // TLS, then bytes; see Listener.Passthrough
 	TCP   Protocol = "tcp"   // bytes
@@ -489,7 +489,7 @@ type Endpoint struct {
 // or "placeholder/LISTENER" where a Secret is missing.
 type Certificate struct {
 	Chain []byte `json:"chain"` // PEM
-	Key   []byte `json:"key"`   // PEM; never logged
+	Key   Secret `json:"key"`   // PEM
 	// Names are the leaf's DNS names, lower case, so that choosing by SNI needs
 	// no parsing.
 	Names []string `json:"names"`
