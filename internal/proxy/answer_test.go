@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"windrose.dev/windrose/internal/plan"
 )
 
 func TestAnswersPass(t *testing.T) {
@@ -307,6 +309,32 @@ func TestEndlessInterimAnswers(t *testing.T) {
 		got := g.raw("GET / " + version + "\r\nhost: x\r\nconnection: close\r\n\r\n")
 		if !strings.Contains(got, "HTTP/1.1 502 ") || !strings.Contains(got, "interim answers without end") {
 			t.Errorf("%s: got %q", version, got[max(0, len(got)-300):])
+		}
+	}
+}
+
+// A fault before the request's end says that the connection ends with it: a
+// client must not send another request there.
+func TestFaultBeforeTheRequestsEndClosesTheConnection(t *testing.T) {
+	g := start(t, 1, route("r", plan.Rule{
+		Matches: []plan.Match{{PathType: plan.PathPrefix, Path: "/"}},
+		Broken:  &plan.Broken{Status: 500, Reason: "it cannot serve"},
+	}))
+	p := g.dial()
+	p.send("POST / HTTP/1.1\r\nhost: shop.example\r\ncontent-length: 5\r\n\r\nab")
+	resp, _ := p.answer("POST")
+	if resp.StatusCode != 500 || !resp.Close {
+		t.Errorf("got %d, close %v; want 500 and close", resp.StatusCode, resp.Close)
+	}
+	p.send("cde")
+	if rest := p.rest(); rest != "" {
+		t.Errorf("after the fault came %q", rest)
+	}
+	q := g.dial()
+	for range 2 {
+		q.send("POST / HTTP/1.1\r\nhost: shop.example\r\ncontent-length: 2\r\n\r\nab")
+		if resp, _ := q.answer("POST"); resp.StatusCode != 500 || resp.Close {
+			t.Errorf("got %d, close %v; want 500 and no close", resp.StatusCode, resp.Close)
 		}
 	}
 }

@@ -317,7 +317,10 @@ func (c *client) serve(p []byte) []byte {
 	w.loop.Stop(&c.timer)
 	x := w.exchange()
 	c.x = x
-	if !x.begin(c, c, c.started) {
+	w.after = p
+	forwarded := x.begin(c, c, c.started)
+	p, w.after = w.after, nil
+	if !forwarded {
 		return p
 	}
 	for len(p) > 0 && !c.body.Done() {
@@ -524,7 +527,29 @@ func (c *client) interim() error {
 	return c.flush()
 }
 
-func (c *client) respond(end bool) { c.w.down = c.appendResponse(c.w.down[:0], end) }
+func (c *client) respond(end bool) {
+	if c.x.own && !c.body.Done() {
+		c.skim()
+	}
+	c.w.down = c.appendResponse(c.w.down[:0], end)
+}
+
+// skim skips the rest of a request that windrose answers by itself, if all of it
+// is in hand: then the connection can go on.
+func (c *client) skim() {
+	w := c.w
+	body, p := c.body, w.after
+	for len(p) > 0 && !body.Done() {
+		_, n, _, err := body.Next(p)
+		if err != nil {
+			return
+		}
+		p = p[n:]
+	}
+	if body.Done() {
+		c.body, w.after = body, p
+	}
+}
 
 func (c *client) turn() error {
 	c.last = true

@@ -338,7 +338,9 @@ func (c *client) appendResponse(dst []byte, end bool) []byte {
 		dst = append(dst, "transfer-encoding: chunked\r\n"...)
 	}
 	switch {
-	case c.last || c.w.view.draining || end && !c.body.Done():
+	case c.last || c.w.view.draining || (end || c.x.own) && !c.body.Done():
+		// An answer of windrose's own is all here: the rest of the request has no
+		// time left to come.
 		c.last = true
 		dst = append(dst, "connection: close\r\n"...)
 	case c.x.minor == 0:

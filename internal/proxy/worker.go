@@ -34,6 +34,7 @@ type worker struct {
 	resp  *h1.Response // the answer's head that came
 	req1  h1.Request   // where HTTP/1 heads are parsed
 	resp1 h1.Response
+	after []byte      // what came with a request's head, while its exchange begins
 	again h1.Request  // a head of ours, read again for HTTP/2
 	ours  h1.Response // an answer of windrose's own
 	match plan.Request
