@@ -156,7 +156,7 @@ func (m *listenerMaker) filters(l *listener) {
 		*m.findings = append(*m.findings, c.findings...)
 		at := fmt.Sprintf("filters.requests[%d]", i)
 		if !v.ok() {
-			m.find(object.Error, m.field(l.index, "."+at+sub), v.reason, v.message, "")
+			m.find(object.Error, m.field(l.index, "."+at+sub), v.reason, v.message, "correct or remove the filter: the listener does not serve without it")
 			l.accepted = verdict{v.reason, at + ": " + v.message}
 			return
 		}

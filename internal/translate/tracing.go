@@ -178,7 +178,7 @@ func (c *compiler) collector(made *plan.Tracing, ref *gatewayv1.BackendObjectRef
 		return v
 	}
 	if why := c.t.unbelieved(target); why != "" {
-		c.find(object.Error, field, string(gatewayxv1alpha1.TelemetryPolicyReasonBackendNotFound), why, "")
+		c.find(object.Error, field, string(gatewayxv1alpha1.TelemetryPolicyReasonBackendNotFound), why, "mend the BackendTLSPolicy of the collector's Service")
 		return verdict{string(gatewayxv1alpha1.TelemetryPolicyReasonBackendNotFound), why}
 	}
 	c.send(target)
@@ -299,7 +299,7 @@ func (m *telemetryMaker) target(i int, taken map[object.Key]*gatewayxv1alpha1.XT
 		return gateway, refuse(".name", gatewayv1.PolicyReasonTargetNotFound, gateway.String()+" does not exist", object.Meant(gateway.Name, namesIn(m.t.set.Gateways, gateway.Namespace))), true
 	}
 	if !p.managed {
-		m.find(object.Warning, field+".name", reasonParentNotManaged, gateway.String()+" is of another controller, so that windrose has no say in it", "")
+		m.find(object.Warning, field+".name", reasonParentNotManaged, gateway.String()+" is of another controller, so that windrose has no say in it", "name a Gateway whose class is windrose's, or leave this one to its controller")
 		return gateway, verdict{}, false
 	}
 	if other := taken[gateway]; other != nil && other != m.policy {

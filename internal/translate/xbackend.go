@@ -162,7 +162,7 @@ func (t *Translator) readXBackendTLS(b *xbackend) {
 		b.refuse("spec.tls.validation", string(gatewayv1.BackendTLSPolicyReasonNoValidCACertificate), "nobody is believed: "+why, "name a ConfigMap with ca.crt, or write wellKnownCACertificates: System")
 	}
 	if len(spec.Validation.CACertificateRefs) > 0 && why != "" && b.bad.ok() {
-		b.find(object.Warning, "spec.tls.validation.caCertificateRefs", string(gatewayv1.BackendTLSPolicyReasonInvalidCACertificateRef), why+"; the others count", "")
+		b.find(object.Warning, "spec.tls.validation.caCertificateRefs", string(gatewayv1.BackendTLSPolicyReasonInvalidCACertificateRef), why+"; the others count", "correct or remove the reference")
 	}
 	made.Alone = true
 	b.tls = made
