@@ -239,10 +239,10 @@ func (f Flag) Mend() string {
 // and the last.
 const MaxTries = 8
 
-// Attempt is one endpoint's part in a request. Its times count from the record's
+// Try is one endpoint's part in a request. Its times count from the record's
 // Start; 0 is what did not happen. They are as exact as a turn of the event loop:
 // what happens within one turn may show the same time.
-type Attempt struct {
+type Try struct {
 	Service  string // name of the Service key
 	Endpoint netip.AddrPort
 	Begun    time.Duration // the endpoint was picked
@@ -304,7 +304,7 @@ type Record struct {
 	ServiceSlot int
 	Endpoint    netip.AddrPort
 	Attempts    int
-	Tries       []Attempt // the attempts, MaxTries at most; see Try
+	Tries       []Try // the attempts, MaxTries at most; see Try
 
 	Status   int
 	BytesIn  int64 // body
@@ -316,16 +316,16 @@ type Record struct {
 
 // Try adds an attempt to r and gives it. Where there are too many already, it
 // takes the place of the last.
-func (r *Record) Try() *Attempt {
+func (r *Record) Try() *Try {
 	if len(r.Tries) == MaxTries {
 		r.Tries = r.Tries[:MaxTries-1]
 	}
-	r.Tries = append(r.Tries, Attempt{})
+	r.Tries = append(r.Tries, Try{})
 	return &r.Tries[len(r.Tries)-1]
 }
 
 // LastTry is the newest attempt; nil if there is none.
-func (r *Record) LastTry() *Attempt {
+func (r *Record) LastTry() *Try {
 	if len(r.Tries) == 0 {
 		return nil
 	}

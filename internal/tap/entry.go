@@ -104,7 +104,7 @@ type writer struct {
 	n int
 }
 
-func (w *writer) try(t *record.Attempt, service string) {
+func (w *writer) try(t *record.Try, service string) {
 	le, b := binary.LittleEndian, w.b[w.n:w.n+tryBytes]
 	le.PutUint64(b, uint64(t.Begun))
 	le.PutUint64(b[8:], uint64(t.Connected))
@@ -216,7 +216,7 @@ func next(entries []byte, rec *record.Record) []byte {
 	rec.Asked = r.duration()
 	own := make([]bool, 0, record.MaxTries)
 	for range tries {
-		t := record.Attempt{Begun: r.duration(), Connected: r.duration(), Sent: r.duration(), Answered: r.duration(), Ended: r.duration(), Status: r.u16()}
+		t := record.Try{Begun: r.duration(), Connected: r.duration(), Sent: r.duration(), Answered: r.duration(), Ended: r.duration(), Status: r.u16()}
 		flags := r.u8()
 		t.Reused, t.Fault = flags&tryReused != 0, record.Flag(r.u8())
 		t.Endpoint = r.addr()

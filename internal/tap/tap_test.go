@@ -23,7 +23,7 @@ func full() *record.Record {
 		Protocol: "HTTP/1.1", TLS: "TLS1.3", Identity: "spiffe://example/cart", Method: []byte("GET"), Host: []byte("shop.example"), Path: []byte("/cart?token=1"), Agent: []byte("curl/8.9"),
 		Listener: "Gateway/default/edge/https", Route: "HTTPRoute/default/shop", Rule: 2, Service: "default/shop:80",
 		Endpoint: at, Attempts: 2, Status: 504, BytesIn: 10, BytesOut: 1024, Fault: record.BackendTimeout, Reason: "no answer",
-		Tries: []record.Attempt{
+		Tries: []record.Try{
 			{Service: "default/old:80", Endpoint: netip.MustParseAddrPort("127.0.0.1:1"), Begun: time.Millisecond, Ended: 2 * time.Millisecond, Fault: record.ConnectFailed, Reason: "connection refused"},
 			{
 				Service: "default/shop:80", Endpoint: at, Begun: 2 * time.Millisecond, Connected: 2 * time.Millisecond, Sent: 3 * time.Millisecond,

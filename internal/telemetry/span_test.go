@@ -28,7 +28,7 @@ func traced() *record.Record {
 		Tags: []record.Tag{{Name: "env", Value: []byte("test")}, {Name: "absent"}, {Name: "verb", Key: "http.request.method"}, {Name: "unknown", Key: "no.such"}},
 	}
 	at := netip.MustParseAddrPort("10.0.0.1:8080")
-	r.Tries = []record.Attempt{
+	r.Tries = []record.Try{
 		{
 			Service: "default/shop:80", Endpoint: at, Begun: time.Millisecond, Ended: 2 * time.Millisecond,
 			Fault: record.ConnectFailed, Reason: "connection refused", Span: [8]byte{3, 7: 1},
