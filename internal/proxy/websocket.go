@@ -11,7 +11,8 @@ import (
 	"windrose.dev/windrose/internal/record"
 )
 
-// This file is about the beginning of WebSockets where HTTP/2 has a part in it.
+// This file is about the beginning of WebSockets where HTTP/2 has a part in it, or
+// HTTP/3, which begins them in the same way (RFC 9220).
 // HTTP/1 begins them with an Upgrade, whose key is answered so that both ends
 // know that the other means it (RFC 6455); HTTP/2 with an extended CONNECT,
 // which has neither (RFC 8441):
