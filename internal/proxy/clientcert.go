@@ -214,6 +214,16 @@ func (c *client) misplaced(l *plan.BoundListener) bool {
 	return l.Clients != nil && l.Clients != c.check
 }
 
+// identity is who the client has proven to be to the listener of its request; nil
+// for nobody. What another listener's authorities say is not this one's to repeat:
+// they may be somebody else's, who can make certificates of any name.
+func (x *exchange) identity() *identity {
+	if x.listener == nil || x.listener.Clients != x.c.check {
+		return nil
+	}
+	return x.c.identity
+}
+
 // recheck has those clients leave whose requests would be misdirected from now
 // on, because a check came or changed. What they have in flight was begun under
 // the plan before.

@@ -134,6 +134,36 @@ func TestClientCertHeaderCannotBeForged(t *testing.T) {
 	}
 }
 
+// What one listener's authorities say of a client is not told to the endpoints of
+// another that asks nobody, nor once it asks nobody any more.
+func TestIdentityIsToldWhereItWasProven(t *testing.T) {
+	a, b := newAuthority(t), newAuthority(t)
+	g, addr := checked(t, a, b)
+	rest := func(check *plan.ClientCheck) plan.Part {
+		return plan.Part{Key: plan.Key{Kind: plan.KindListener, Name: "rest"}, Listener: &plan.Listener{
+			Sockets: []string{"tcp/" + addr}, Protocol: plan.HTTPS, Certificates: []string{"c"}, Clients: check,
+		}}
+	}
+	g.use(rest(&plan.ClientCheck{Authorities: b.pem()}))
+	good := b.certificate("client.example", "", time.Hour)
+	// Without a server name, the listener for all names makes the handshake.
+	if got := get(t, addr, "", "free.example", good); !strings.Contains(got, "from []") {
+		t.Errorf("got %q, want nobody to be told of", got)
+	}
+	good = a.certificate("client.example", "", time.Hour)
+	good.ServerName = "a.example"
+	kept := dialTLS(t, addr, good)
+	for _, want := range []string{`from ["Hash=`, "from []"} {
+		kept.send("GET / HTTP/1.1\r\nhost: a.example\r\n\r\n")
+		if resp, body := kept.answer("GET"); resp.StatusCode != 200 || !strings.Contains(body, want) {
+			t.Errorf("got %d %q, want 200 and %q", resp.StatusCode, body, want)
+		}
+		g.use(plan.Part{Key: plan.Key{Kind: plan.KindListener, Name: "a"}, Listener: &plan.Listener{
+			Sockets: []string{"tcp/" + addr}, Protocol: plan.HTTPS, Hostname: "a.example", Certificates: []string{"c"},
+		}})
+	}
+}
+
 // A session is resumed under the check that it was made under, and under no
 // other.
 func TestClientSessionsStayUnderTheirCheck(t *testing.T) {

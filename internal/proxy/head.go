@@ -142,7 +142,7 @@ func (x *exchange) appendRequest(dst []byte, steps [2][]plan.Step) []byte {
 	}
 	dst = x.appendForwarded(dst, forwardedFor)
 	// What a trusted peer said of its own clients stays before it.
-	if id := x.c.identity; id != nil && !dropped(steps, plan.StepRequestHeaders, bytesOf(certHeader)) {
+	if id := x.identity(); id != nil && !dropped(steps, plan.StepRequestHeaders, bytesOf(certHeader)) {
 		dst = h1.AppendField(dst, certHeader, id.header)
 	}
 	dst = h1.AppendField(dst, "x-request-id", x.rec.ID)
