@@ -241,7 +241,7 @@ func (a *app) describeDetails(w io.Writer, it admin.Item) {
 			case e.Hostname != "":
 				list = "the addresses of " + e.Hostname
 			case list == "":
-				list = "<none>: no ready workload and no EndpointSlice"
+				list = "<none>: no ready workload and no EndpointSlice; windrose get workloads -n " + it.Namespace + " says why one is not ready"
 			}
 			fmt.Fprintf(w, "  %s\n", object.Printable(e.Service+": "+list))
 		}

@@ -212,7 +212,7 @@ func (f Flag) Mend() string {
 	case NoBackend:
 		return "give the rule a backend with a weight above zero"
 	case NoEndpoint:
-		return "start a workload that the Service selects, or correct the selector"
+		return "start a workload that the Service selects, or correct the selector: windrose get workloads -A says why one is not ready"
 	case ConnectFailed:
 		return "look whether the endpoint runs and listens on that port"
 	case UpstreamReset:

@@ -2,6 +2,8 @@ package status
 
 import (
 	"fmt"
+	"strings"
+	"syscall"
 
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -25,7 +27,7 @@ func Findings(statuses []*object.Status, list []Problem) []object.Finding {
 			f := object.Finding{
 				Severity: object.Error, Object: s.Object, Reason: string(gatewayv1.ListenerReasonPortUnavailable),
 				Field: fmt.Sprintf("spec.listeners[%d].port", i), Message: "listener " + listenerName(s, i) + " does not serve: " + why,
-				Mend: "end what has the port (ss -lntup tells), or name another; windrose tries again by itself",
+				Mend: bindMend(why),
 			}
 			if s.Ingress != nil {
 				f.Field, f.Message = "spec", "the Ingress is not served there: "+why
@@ -34,4 +36,15 @@ func Findings(statuses []*object.Status, list []Problem) []object.Finding {
 		}
 	}
 	return found
+}
+
+// bindMend says what to do about a socket that could not be bound.
+func bindMend(why string) string {
+	if strings.Contains(why, syscall.EADDRNOTAVAIL.Error()) {
+		return "give the machine the address, or name another in spec.addresses; windrose tries again by itself"
+	}
+	if strings.Contains(why, syscall.EACCES.Error()) {
+		return "give windrose the right, or name a higher port; windrose tries again by itself"
+	}
+	return "end what has the port (ss -lntup tells), or name another; windrose tries again by itself"
 }

@@ -147,6 +147,20 @@ func TestWhatDoesNotStandIsAFinding(t *testing.T) {
 	}
 }
 
+func TestWhatHelpsAPortDependsOnWhy(t *testing.T) {
+	for why, want := range map[string]string{
+		"bind: address already in use":                     "end what has the port",
+		"bind: cannot assign requested address: no such":   "give the machine the address",
+		"bind: permission denied: a port this low":         "give windrose the right",
+		"udp: something that nobody has thought of so far": "end what has the port",
+	} {
+		found := status.Findings([]*object.Status{gateway(1)}, []status.Problem{{Socket: "tcp/[::]:80", Message: why}})
+		if len(found) != 1 || !strings.HasPrefix(found[0].Mend, want) {
+			t.Errorf("%s: %+v, want the mend to begin with %q", why, found, want)
+		}
+	}
+}
+
 func TestADatagramSocketThatCannotBeBound(t *testing.T) {
 	in := gateway(1)
 	in.Static = true
