@@ -47,7 +47,6 @@ func (c *crowd) keepAsking(addr, request string) bool {
 		return false
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(patience))
 	p := bufio.NewReader(conn)
 	for {
 		select {
@@ -55,6 +54,7 @@ func (c *crowd) keepAsking(addr, request string) bool {
 			return false
 		default:
 		}
+		_ = conn.SetDeadline(time.Now().Add(patience))
 		if _, err := io.WriteString(conn, request); err != nil {
 			c.fail("send: " + err.Error())
 			return false
