@@ -3,6 +3,7 @@ package translate
 import (
 	"fmt"
 	"regexp"
+	"regexp/syntax"
 	"strings"
 	"time"
 
@@ -299,12 +300,40 @@ func checkPath(path string) verdict {
 	return verdict{}
 }
 
-// maxRegex bounds what one match can cost in memory and time.
-const maxRegex = 4096
+// maxRegex and maxSteps bound what one match can cost in memory and time. A match
+// takes each byte of its input through as many steps of the expression as are
+// possible at that place, so that counts in braces, which make many of few
+// letters, would let the author of one route hold up an event loop for minutes.
+const (
+	maxRegex = 4096
+	maxSteps = 1000
+)
+
+// steps is about how many steps an expression has once its counts are written
+// out, or something above maxSteps.
+func steps(re *syntax.Regexp) int {
+	n := 1
+	switch re.Op {
+	case syntax.OpLiteral:
+		n = len(re.Rune)
+	case syntax.OpRepeat:
+		n = 0
+	}
+	for _, sub := range re.Sub {
+		n = min(n+steps(sub), maxSteps+1)
+	}
+	if re.Op == syntax.OpRepeat {
+		n = (n + 1) * max(re.Min, re.Max, 1)
+	}
+	return n
+}
 
 func checkRegex(expr string) verdict {
 	if len(expr) > maxRegex {
 		return unsupported(fmt.Sprintf("the regular expression is longer than %d bytes", maxRegex))
+	}
+	if re, err := syntax.Parse(expr, syntax.Perl); err == nil && steps(re) > maxSteps {
+		return unsupported(fmt.Sprintf("the regular expression comes to more than %d steps once its counts are written out: use + or * in place of large counts, or several matches", maxSteps))
 	}
 	// The expression is compiled as it is written, so that the error speaks of
 	// it, and so that it cannot break out of the anchors that it gets.
