@@ -252,8 +252,8 @@ func TestWhatIsNotCarriedSaysSo(t *testing.T) {
 	port := freePort(t)
 	w := up(t, map[string]string{
 		"gateway.yaml": gateway(port), "a.yaml": service("a", backend(t, "a")),
-		"own.yaml":  routeOf("own", `{matches: [{path: {type: PathPrefix, value: /m}}], filters: [{type: ExtensionRef, extensionRef: {group: example.net, kind: RateLimit, name: slow}}], backendRefs: [{name: a, port: 80}]}`),
-		"r.yaml":    route("r", "/", "a"),
+		"own.yaml": routeOf("own", `{matches: [{path: {type: PathPrefix, value: /m}}], filters: [{type: ExtensionRef, extensionRef: {group: example.net, kind: RateLimit, name: slow}}], backendRefs: [{name: a, port: 80}]}`),
+		"r.yaml":   route("r", "/", "a"),
 	})
 	w.eventually("the rule with a filter of somebody else answers 500", func() error {
 		if code, body, h := fetch(fmt.Sprintf("http://127.0.0.1:%d/m", port)); code != 500 || h.Get("x-windrose-fault") != "rule-broken" || !strings.Contains(body, "RateLimit") {

@@ -307,10 +307,10 @@ func TestServicesShowTheirOwnCertificate(t *testing.T) {
 	clients.AppendCertsFromPEM(one.Certificate.Chain)
 	clients.AppendCertsFromPEM(two.Certificate.Chain)
 	client := func(p plan.Part) *plan.ClientCertificate {
-		return &plan.ClientCertificate{Chain: p.Certificate.Chain, Key: plan.Secret(p.Certificate.Key)}
+		return &plan.ClientCertificate{Chain: p.Certificate.Chain, Key: p.Certificate.Key}
 	}
 	mixed := client(one)
-	mixed.Key = plan.Secret(two.Certificate.Key)
+	mixed.Key = two.Certificate.Key
 	for _, c := range []struct {
 		name   string
 		client *plan.ClientCertificate
