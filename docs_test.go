@@ -78,6 +78,25 @@ func TestTargetsInDocumentsExist(t *testing.T) {
 	}
 }
 
+// What writes a line of the access log names each field once, as a key of JSON.
+func TestEachFieldOfTheAccessLogIsExplained(t *testing.T) {
+	code, err := os.ReadFile("internal/telemetry/line.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const path = "docs/reference/access-log.md"
+	text := documents(t)[path]
+	keys := regexp.MustCompile(`[{,]"([a-z_]+)":`).FindAllSubmatch(code, -1)
+	if len(keys) < 20 {
+		t.Fatalf("found only %d fields", len(keys))
+	}
+	for _, m := range keys {
+		if !strings.Contains(text, "`"+string(m[1])+"`") {
+			t.Errorf("%s does not say what %s is", path, m[1])
+		}
+	}
+}
+
 // TestEachDependencyIsExplained holds docs/dependencies.md against the direct
 // requirements of go.mod, both ways.
 func TestEachDependencyIsExplained(t *testing.T) {

@@ -74,7 +74,6 @@ type Proxy struct {
 
 	mu      sync.Mutex // guards sockets
 	sockets map[string]*socket
-	fatal   chan error
 }
 
 // view is what a request needs: one plan and the living side of it.
@@ -113,7 +112,7 @@ type Problem struct {
 
 // New makes a proxy and its event loops; Run runs them.
 func New(cfg Config) (*Proxy, error) {
-	p := &Proxy{cfg: cfg, sockets: map[string]*socket{}, fatal: make(chan error, cfg.Loops), started: time.Now()}
+	p := &Proxy{cfg: cfg, sockets: map[string]*socket{}, started: time.Now()}
 	all, clients := mostFiles()
 	p.most, p.files = clients, loop.NewFiles(all)
 	p.handshakes = loop.NewHandshakes(max(cfg.Loops, 1), 4096)

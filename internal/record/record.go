@@ -281,9 +281,9 @@ type Record struct {
 	ID     []byte // x-request-id
 	Trace  Trace  // the zero Trace where nobody traces
 	Client netip.AddrPort
-	// Protocol is "HTTP/1.0", "HTTP/1.1" or "HTTP/2"; or "TCP", "TLS" or "UDP" for a
-	// connection or flow whose bytes nobody looks at: that has no method, path and
-	// status, and its Host is the server name of the handshake.
+	// Protocol is "HTTP/1.0", "HTTP/1.1", "HTTP/2" or "HTTP/3"; or "TCP", "TLS" or
+	// "UDP" for a connection or flow whose bytes nobody looks at: that has no method,
+	// path and status, and its Host is the server name of the handshake.
 	Protocol string
 	TLS      string // "", "TLS1.2", "TLS1.3"
 	Identity string // of a client that has proven who it is by a certificate: a URI, or else the subject
