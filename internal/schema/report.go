@@ -51,6 +51,9 @@ func (r *report) err(e *field.Error) {
 	switch e.Type {
 	case field.ErrorTypeRequired:
 		r.add(object.Error, ReasonRequired, path, or(e.Detail, "is missing"))
+		if strings.HasSuffix(path, ".group") {
+			r.mend(`write group: "" for a Service, Secret or ConfigMap, else the group before the / of its apiVersion`)
+		}
 	case field.ErrorTypeNotSupported:
 		r.notSupported(path, e)
 	case field.ErrorTypeDuplicate:

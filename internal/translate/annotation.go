@@ -47,7 +47,11 @@ func unknownAnnotations(annotations map[string]string, known string, find func(s
 	}
 	for _, name := range slices.Sorted(maps.Keys(annotations)) {
 		if strings.HasPrefix(name, ownDomain) && name != known {
-			find(object.Warning, "metadata.annotations["+name+"]", reasonNotRead, "windrose knows no annotation "+name+" here, so that it has no effect", "remove it")
+			mend := "remove it"
+			if near := object.Nearest(name, slices.Values([]string{known})); near != "" {
+				mend = `did you mean "` + near + `"?`
+			}
+			find(object.Warning, "metadata.annotations["+name+"]", reasonNotRead, "windrose knows no annotation "+name+" here, so that it has no effect", mend)
 		}
 	}
 }

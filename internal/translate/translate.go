@@ -122,7 +122,7 @@ func (t *Translator) Plan(set *object.Set) *Result {
 		t.grants, t.useless = indexGrants(set), uselessGrants(set)
 	}
 	if t.delta.workloads.any() {
-		t.probes = lostProbes(set)
+		t.probes = slices.Concat(lostProbes(set), sharedPorts(set))
 	}
 	if t.delta.policies.any() {
 		t.policies = indexPolicies(set)
