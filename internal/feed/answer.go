@@ -30,7 +30,7 @@ type Send func(answer any, things int) error
 // Run keeps connected to a server until ctx ends, and returns ctx's error.
 func (a *Answerer) Run(ctx context.Context, dial func(context.Context) (net.Conn, error)) error {
 	for pause := firstBackoff; ; {
-		if a.session(ctx, dial) {
+		if a.connect(ctx, dial) {
 			pause = firstBackoff
 		}
 		if !wait.Sleep(ctx, pause/2+rand.N(pause/2)) {
@@ -40,9 +40,9 @@ func (a *Answerer) Run(ctx context.Context, dial func(context.Context) (net.Conn
 	}
 }
 
-// session is one connection; it says whether the server let us in. Why it ended
+// connect is one connection; it says whether the server let us in. Why it ended
 // is told by the plan stream, which shares its fate.
-func (a *Answerer) session(ctx context.Context, dial func(context.Context) (net.Conn, error)) bool {
+func (a *Answerer) connect(ctx context.Context, dial func(context.Context) (net.Conn, error)) bool {
 	conn, err := dial(ctx)
 	if err != nil {
 		return false
@@ -102,7 +102,7 @@ func (a *Answerer) answer(ctx context.Context, w *wire, m *message) {
 			return fmt.Errorf("encode an answer: %w", err)
 		}
 		if err := w.send(&message{Type: typeAnswer, ID: m.ID, Body: body, Says: uint64(things)}); err != nil {
-			w.conn.Close() // the session sees it
+			w.conn.Close() // the connection ends by it
 			return err
 		}
 		return nil

@@ -189,18 +189,18 @@ func (s *Server) finish(q *question, c *answering, err error) {
 }
 
 // question serves a connection for questions until it ends.
-func (s *Server) question(ctx context.Context, session *session) error {
-	s.leave(session) // it has no part in the plan
+func (s *Server) question(ctx context.Context, f *follower) error {
+	s.leave(f) // it has no part in the plan
 	s.mu.Lock()
 	full := len(s.answering) >= maxClients
 	s.mu.Unlock()
 	if full {
-		return session.refuse(fmt.Sprintf("%d data planes are connected, which is the limit", maxClients))
+		return f.refuse(fmt.Sprintf("%d data planes are connected, which is the limit", maxClients))
 	}
-	if err := session.wire.send(&message{Type: typeWelcome, Protocol: Protocol, Build: s.Build}); err != nil {
+	if err := f.wire.send(&message{Type: typeWelcome, Protocol: Protocol, Build: s.Build}); err != nil {
 		return err
 	}
-	c := &answering{wire: session.wire, out: make(chan *message, 2*maxQuestions)}
+	c := &answering{wire: f.wire, out: make(chan *message, 2*maxQuestions)}
 	s.mu.Lock()
 	if s.answering == nil {
 		s.answering = map[*answering]struct{}{}

@@ -29,7 +29,7 @@ func BenchmarkSnapshot(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		transfer(b, s, &session{server: s, held: map[plan.Key]Hash{}}, len(parts))
+		transfer(b, s, &follower{server: s, held: map[plan.Key]Hash{}}, len(parts))
 	}
 }
 
@@ -47,7 +47,7 @@ func BenchmarkOneRoute(b *testing.B) {
 		if err := s.Use(uint64(i+2), parts); err != nil {
 			b.Fatal(err)
 		}
-		transfer(b, s, &session{server: s, acked: s.seq - 1}, 1)
+		transfer(b, s, &follower{server: s, acked: s.seq - 1}, 1)
 	}
 }
 
@@ -62,9 +62,9 @@ func BenchmarkUse(b *testing.B) {
 	}
 }
 
-// transfer sends what a session lacks through a pipe and reads it as a client
+// transfer sends what a follower lacks through a pipe and reads it as a client
 // does.
-func transfer(b *testing.B, s *Server, c *session, want int) {
+func transfer(b *testing.B, s *Server, c *follower, want int) {
 	b.Helper()
 	near, far := net.Pipe()
 	c.wire = newWire(near)

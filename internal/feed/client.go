@@ -41,7 +41,7 @@ func (c *Client) Run(ctx context.Context, dial func(context.Context) (net.Conn, 
 		return err
 	}
 	for pause := firstBackoff; ; {
-		joined, err := c.session(ctx, dial, apply)
+		joined, err := c.connect(ctx, dial, apply)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -96,8 +96,8 @@ func bounded(problems []plan.Problem) []plan.Problem {
 	return problems[:min(len(problems), maxProblems)]
 }
 
-// session is one connection. It says whether the server let us in.
-func (c *Client) session(ctx context.Context, dial func(context.Context) (net.Conn, error), apply func(Delta) Ack) (bool, error) {
+// connect is one connection. It says whether the server let us in.
+func (c *Client) connect(ctx context.Context, dial func(context.Context) (net.Conn, error), apply func(Delta) Ack) (bool, error) {
 	conn, err := dial(ctx)
 	if err != nil {
 		return false, fmt.Errorf("dial the plan stream: %w", err)

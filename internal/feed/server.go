@@ -33,7 +33,7 @@ type Server struct {
 	cells   []cell        // by key
 	graves  []grave       // removed parts, for clients that may still have them
 	changed chan struct{} // closed by the next Use
-	clients map[*session]struct{}
+	clients map[*follower]struct{}
 
 	answering map[*answering]struct{} // connections for questions
 	came      chan struct{}           // closed by the next of them; nil while nobody waits
@@ -243,7 +243,7 @@ func (s *Server) serve(ctx context.Context, conn net.Conn) {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	defer conn.Close()
-	c := &session{server: s, wire: newWire(conn), acks: make(chan Ack, 1)}
+	c := &follower{server: s, wire: newWire(conn), acks: make(chan Ack, 1)}
 	purpose, err := s.carry(ctx, c)
 	if ctx.Err() == nil && s.OnPeer != nil && purpose == "" {
 		s.OnPeer(c.peer, err)
@@ -251,7 +251,7 @@ func (s *Server) serve(ctx context.Context, conn net.Conn) {
 }
 
 // carry serves a connection for its purpose.
-func (s *Server) carry(ctx context.Context, c *session) (purpose string, err error) {
+func (s *Server) carry(ctx context.Context, c *follower) (purpose string, err error) {
 	if err := s.enter(c); err != nil {
 		return "", err
 	}
@@ -270,7 +270,7 @@ func (s *Server) carry(ctx context.Context, c *session) (purpose string, err err
 }
 
 // enter counts a connection in, if it may come.
-func (s *Server) enter(c *session) error {
+func (s *Server) enter(c *follower) error {
 	check := s.Check
 	if check == nil {
 		check = LocalPeer()
@@ -282,7 +282,7 @@ func (s *Server) enter(c *session) error {
 	full := len(s.clients) >= maxClients
 	if !full {
 		if s.clients == nil {
-			s.clients = map[*session]struct{}{}
+			s.clients = map[*follower]struct{}{}
 		}
 		if s.changed == nil {
 			s.changed = make(chan struct{})
@@ -296,7 +296,7 @@ func (s *Server) enter(c *session) error {
 	return nil
 }
 
-func (s *Server) leave(c *session) {
+func (s *Server) leave(c *follower) {
 	s.mu.Lock()
 	delete(s.clients, c)
 	s.mu.Unlock()

@@ -12,8 +12,8 @@ import (
 	"windrose.dev/windrose/internal/plan"
 )
 
-// A session is one connected data plane as the server sees it.
-type session struct {
+// A follower is one connected data plane as the server sees it.
+type follower struct {
 	server *Server
 	wire   *wire
 	acks   chan Ack // from the reader; one is in flight at most
@@ -30,7 +30,7 @@ type session struct {
 
 // has is the oldest state that the next delta may start from; latest if it will
 // start from hashes. The server's mutex is held.
-func (c *session) has(latest uint64) uint64 {
+func (c *follower) has(latest uint64) uint64 {
 	switch {
 	case c.held == nil && c.welcome:
 		return c.acked
@@ -41,7 +41,7 @@ func (c *session) has(latest uint64) uint64 {
 }
 
 // refuse tells the other end why, and gives it as an error.
-func (c *session) refuse(reason string) error {
+func (c *follower) refuse(reason string) error {
 	err := errors.Join(&RefusedError{Reason: reason}, c.wire.send(&message{Type: typeRefuse, Reason: reason}))
 	// Closing with something unread may take the reason away from the other
 	// end, which is still sending.
@@ -51,7 +51,7 @@ func (c *session) refuse(reason string) error {
 	return err
 }
 
-func (c *session) run(ctx context.Context, conn net.Conn, deadline time.Time) error {
+func (c *follower) run(ctx context.Context, conn net.Conn, deadline time.Time) error {
 	if err := c.greet(deadline); err != nil {
 		return err
 	}
@@ -71,7 +71,7 @@ func (c *session) run(ctx context.Context, conn net.Conn, deadline time.Time) er
 }
 
 // hello reads what the data plane says of itself.
-func (c *session) hello(deadline time.Time) (*message, error) {
+func (c *follower) hello(deadline time.Time) (*message, error) {
 	hello := &message{}
 	if err := c.expect(hello, deadline); err != nil {
 		return nil, err
@@ -89,7 +89,7 @@ func (c *session) hello(deadline time.Time) (*message, error) {
 }
 
 // greet reads what the data plane holds, and answers.
-func (c *session) greet(deadline time.Time) error {
+func (c *follower) greet(deadline time.Time) error {
 	held := map[plan.Key]Hash{}
 	for last := false; !last; {
 		var m message
@@ -129,7 +129,7 @@ func clip(s string) string {
 
 // expect reads a message. Unknown fields are let through: what is new in a
 // hello must not hide that the protocol differs.
-func (c *session) expect(m *message, deadline time.Time) error {
+func (c *follower) expect(m *message, deadline time.Time) error {
 	data, err := c.wire.receive(time.Until(deadline))
 	if err != nil {
 		return fmt.Errorf("wait for the data plane's greeting: %w", err)
@@ -141,7 +141,7 @@ func (c *session) expect(m *message, deadline time.Time) error {
 }
 
 // read takes what the data plane sends until the connection ends.
-func (c *session) read() error {
+func (c *follower) read() error {
 	for {
 		data, err := c.wire.receive(silence)
 		if err != nil {
@@ -171,7 +171,7 @@ func (c *session) read() error {
 }
 
 // feed sends deltas, one at a time, and the newest each time.
-func (c *session) feed(ctx context.Context) error {
+func (c *follower) feed(ctx context.Context) error {
 	for {
 		d, changed := c.server.next(c)
 		if d == nil {
@@ -190,7 +190,7 @@ func (c *session) feed(ctx context.Context) error {
 }
 
 // idle waits for news, and shows now and then that this end lives.
-func (c *session) idle(ctx context.Context, changed <-chan struct{}) error {
+func (c *follower) idle(ctx context.Context, changed <-chan struct{}) error {
 	ping := time.NewTicker(pingEvery)
 	defer ping.Stop()
 	for {
@@ -209,7 +209,7 @@ func (c *session) idle(ctx context.Context, changed <-chan struct{}) error {
 
 // await waits for the ack of a delta. A refused one leaves the data plane where
 // it was: the next version carries what this one did.
-func (c *session) await(ctx context.Context, d *outgoing) error {
+func (c *follower) await(ctx context.Context, d *outgoing) error {
 	timeout := time.NewTimer(ackTimeout)
 	defer timeout.Stop()
 	for {
@@ -240,7 +240,7 @@ type outgoing struct {
 
 // next is what the client lacks, if there is a state that it was not sent yet;
 // else the channel that tells of the next one.
-func (s *Server) next(c *session) (*outgoing, <-chan struct{}) {
+func (s *Server) next(c *follower) (*outgoing, <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.seq == c.sent {
@@ -275,7 +275,7 @@ func (s *Server) next(c *session) (*outgoing, <-chan struct{}) {
 }
 
 // accepted notes that a client has a state.
-func (s *Server) accepted(c *session, seq uint64) {
+func (s *Server) accepted(c *follower, seq uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c.held = nil
@@ -283,7 +283,7 @@ func (s *Server) accepted(c *session, seq uint64) {
 }
 
 // send writes a delta in frames of moderate size.
-func (c *session) send(d *outgoing) error {
+func (c *follower) send(d *outgoing) error {
 	frame := appendHead(nil, d.version)
 	parts := 0
 	for _, cell := range d.parts {
@@ -326,7 +326,7 @@ func appendHead(dst []byte, version uint64) []byte {
 const removedAtOnce = 10_000
 
 // sendRemoved ends a delta with the keys that are gone.
-func (c *session) sendRemoved(d *outgoing) error {
+func (c *follower) sendRemoved(d *outgoing) error {
 	for rest := d.removed; ; {
 		n := min(len(rest), removedAtOnce)
 		m := &message{Type: typeDelta, Version: d.version, Removed: rest[:n], Last: n == len(rest)}
