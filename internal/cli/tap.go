@@ -282,7 +282,7 @@ func serviceText(e *tap.Event) string {
 		text += " " + e.Endpoint
 	}
 	if e.Attempts > 1 {
-		text += fmt.Sprintf(" (%d tries)", e.Attempts)
+		text += fmt.Sprintf(" (%d attempts)", e.Attempts)
 	}
 	return text
 }

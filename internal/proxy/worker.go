@@ -202,10 +202,9 @@ func (w *worker) use(v *view) {
 // tellEvery is how often the log is told of what goes wrong again and again.
 const tellEvery = int64(10 * time.Second)
 
-// full says that there are as many clients as there may be. Those that are not
-// configured away leave descriptors for what serves them.
+// full says that there is no room for another client, which takes a descriptor.
 func (w *worker) full() bool {
-	return int(w.proxy.conns.Load()) >= min(w.view.settings.MaxConnections, w.proxy.most) || w.proxy.files.Full(toldFiles)
+	return w.proxy.full(w.view.settings) || w.proxy.files.Full(toldFiles)
 }
 
 // maxSearch bounds the look for a connection that makes room, and maxPeeks how
