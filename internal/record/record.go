@@ -214,7 +214,7 @@ func (f Flag) Mend() string {
 	case NoEndpoint:
 		return "start a workload that the Service selects, or correct the selector: windrose get workloads -A says why one is not ready"
 	case ConnectFailed:
-		return "look whether the endpoint runs and listens on that port"
+		return "look whether the endpoint runs, listens on that port and, where TLS is spoken to it, shows the certificate that its BackendTLSPolicy asks for"
 	case UpstreamReset:
 		return "look into the endpoint's log: it closed the connection early"
 	case UpstreamProtocol:
