@@ -168,7 +168,7 @@ func newQuestion(args, headers []string) (*question, error) {
 	if len(args) > 1 {
 		method = strings.ToUpper(args[0])
 	}
-	if !isToken(method) {
+	if !plan.IsToken(method) {
 		return nil, usage("%q is not a method", args[0])
 	}
 	if !strings.Contains(text, "://") {
@@ -180,7 +180,7 @@ func newQuestion(args, headers []string) (*question, error) {
 	}
 	for _, h := range headers {
 		name, value, ok := strings.Cut(h, ":")
-		if !ok || !isToken(name) || strings.ContainsAny(value, "\r\n\x00") {
+		if !ok || !plan.IsToken(name) || strings.ContainsAny(value, "\r\n\x00") {
 			return nil, usage("-H %q is not a header: write 'Name: value'", h)
 		}
 		value = strings.Trim(value, " \t")
@@ -235,17 +235,6 @@ func (q *question) takeURL() error {
 		q.sni = u.Hostname()
 	}
 	return nil
-}
-
-// isToken says whether s can be a method or the name of a field (RFC 9110, 5.6.2).
-func isToken(s string) bool {
-	for _, c := range []byte(s) {
-		alnum := '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
-		if !alnum && !strings.ContainsRune("!#$%&'*+-.^_`|~", rune(c)) {
-			return false
-		}
-	}
-	return s != ""
 }
 
 // socket chooses the socket that the request comes in on, nil if there is none,

@@ -67,7 +67,11 @@ func (x *explainer) backendTLS(s *plan.Service) string {
 	} else {
 		text += strings.Join(names, " or ")
 	}
-	if x.taken != nil && x.taken.Shows != nil {
+	switch {
+	case t.Client != nil:
+		text += "; windrose shows the XBackend's own certificate"
+	case t.Alone:
+	case x.taken != nil && x.taken.Shows != nil:
 		if part := x.listenerPart(x.taken.Name); part != nil {
 			text += "; windrose shows " + part.Shows
 		}

@@ -37,13 +37,14 @@ func (s *Session) String() string {
 
 func (s *Session) safeName() bool {
 	if s.Cookie != "" {
-		return isName(s.Cookie)
+		return IsToken(s.Cookie)
 	}
-	return isName(s.Header) && s.Header == strings.ToLower(s.Header) && !busyHeader(s.Header)
+	return IsToken(s.Header) && s.Header == strings.ToLower(s.Header) && !busyHeader(s.Header)
 }
 
-// isName takes a token of RFC 9110, which a cookie's name is as well.
-func isName(s string) bool {
+// IsToken says whether s is a token: it can be a method, the name of a field (RFC
+// 9110, 5.6.2) or of a cookie.
+func IsToken(s string) bool {
 	for i := range len(s) {
 		c := s[i]
 		letter := c|0x20 >= 'a' && c|0x20 <= 'z' || c >= '0' && c <= '9'

@@ -110,7 +110,7 @@ func names(out *[]string, list, fixed []string) (verdict, string) {
 		lower := strings.ToLower(name)
 		sub := fmt.Sprintf("[%d]", i)
 		switch {
-		case !isToken(lower):
+		case !plan.IsToken(lower):
 			return unsupported(fmt.Sprintf("%q is not the name of a header", name)), sub
 		case lower != "content-length" && slices.Contains(connectionHeaders, lower):
 			return unsupported(fmt.Sprintf("header %s belongs to the connection, and goes no further than that", lower)), sub
@@ -122,17 +122,6 @@ func names(out *[]string, list, fixed []string) (verdict, string) {
 		}
 	}
 	return verdict{}, ""
-}
-
-// isToken says whether s can be the name of a field (RFC 9110, 5.6.2).
-func isToken(s string) bool {
-	for _, c := range []byte(s) {
-		alnum := '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
-		if !alnum && !strings.ContainsRune("!#$%&'*+-.^_`|~", rune(c)) {
-			return false
-		}
-	}
-	return s != ""
 }
 
 // filters compiles what is done to each request before routing. A filter that is

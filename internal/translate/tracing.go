@@ -353,7 +353,7 @@ func (m *telemetryMaker) compile() (made *plan.Tracing, accepted, resolved verdi
 	}
 	for i, h := range s.Provider.Headers {
 		name := strings.ToLower(string(h.Name))
-		if !isToken(name) || slices.Contains(connectionHeaders, name) || name == "host" || name == "content-type" {
+		if !plan.IsToken(name) || slices.Contains(connectionHeaders, name) || name == "host" || name == "content-type" {
 			return nil, invalid(fmt.Sprintf("provider.headers[%d].name", i), fmt.Sprintf("header %q cannot be set in requests to a collector", h.Name), "choose another"), verdict{}
 		}
 		made.Headers = append(made.Headers, plan.Header{Name: string(h.Name), Value: h.Value})
