@@ -49,7 +49,15 @@ func (g *gateways) readListenerSet(t *Translator, ls *gatewayv1.ListenerSet, gat
 	unknownAnnotations(ls.Annotations, "", p.find)
 	p.accepted = g.allowedSet(t, gateway, ls)
 	if !p.accepted.ok() {
-		p.find(object.Error, "spec.parentRef", p.accepted.reason, p.accepted.message, "")
+		mend := ""
+		if p.accepted.reason == string(gatewayv1.ListenerSetReasonNotAllowed) {
+			from := gatewayv1.NamespacesFromSame
+			if gateway.key.Namespace != ls.Namespace {
+				from = gatewayv1.NamespacesFromAll
+			}
+			mend = fmt.Sprintf("without allowedListeners a Gateway allows none: write allowedListeners: { namespaces: { from: %s } } into its spec, or a selector", from)
+		}
+		p.find(object.Error, "spec.parentRef", p.accepted.reason, p.accepted.message, mend)
 	}
 	m := &listenerMaker{t: t, owner: p.key, object: ls, addrs: gateway.addrs, shows: gateway.shows, refs: refer(t, p), findings: &p.findings}
 	if gw, ok := gateway.object.(*gatewayv1.Gateway); ok {
