@@ -40,7 +40,7 @@ func (c *compiler) filters(list []gatewayv1.HTTPRouteFilter, at place) ([]plan.F
 			}
 			continue
 		}
-		c.find(object.Error, fmt.Sprintf("%s.filters[%d]%s", at.field(), i, sub), v.reason, v.message, "")
+		c.find(object.Error, fmt.Sprintf("%s.filters[%d]%s", at.field(), i, sub), v.reason, v.message, "correct or remove the filter")
 		if bad.ok() {
 			bad = v
 		}

@@ -166,7 +166,7 @@ func (g *gateways) readGateway(t *Translator, gw *gatewayv1.Gateway, managed map
 	}
 	if !class.ok() {
 		p.accepted = verdict{string(gatewayv1.GatewayReasonInvalidParameters), fmt.Sprintf("GatewayClass %s is not accepted: %s", gw.Spec.GatewayClassName, class.message)}
-		p.find(object.Error, "spec.gatewayClassName", p.accepted.reason, p.accepted.message, "")
+		p.find(object.Error, "spec.gatewayClassName", p.accepted.reason, p.accepted.message, "mend the GatewayClass")
 	}
 	unknownAnnotations(gw.Annotations, "", p.find)
 	readAddresses(p, gw)

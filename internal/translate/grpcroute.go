@@ -88,7 +88,7 @@ func (c *compiler) grpcMatches(rule *plan.Rule, list []gatewayv1.GRPCRouteMatch,
 	for j := range list {
 		m, v, sub := compileGRPCMatch(&list[j])
 		if !v.ok() {
-			c.find(object.Error, fmt.Sprintf("spec.rules[%d].matches[%d]%s", i, j, sub), v.reason, v.message, "")
+			c.find(object.Error, fmt.Sprintf("spec.rules[%d].matches[%d]%s", i, j, sub), v.reason, v.message, mendMatch)
 			bad = first(bad, v)
 			continue
 		}

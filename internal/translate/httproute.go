@@ -200,6 +200,8 @@ func (c *compiler) timeouts(rule *plan.Rule, spec *gatewayv1.HTTPRouteRule, fiel
 	return bad
 }
 
+const mendMatch = "correct or remove the match"
+
 // matches compiles the matches of a rule; one that cannot be compiled is left
 // out and makes the rule bad.
 func (c *compiler) matches(rule *plan.Rule, spec *gatewayv1.HTTPRouteRule, field func() string) verdict {
@@ -212,7 +214,7 @@ func (c *compiler) matches(rule *plan.Rule, spec *gatewayv1.HTTPRouteRule, field
 	for j := range list {
 		m, v, sub := compileMatch(&list[j])
 		if !v.ok() {
-			c.find(object.Error, fmt.Sprintf("%s.matches[%d]%s", field(), j, sub), v.reason, v.message, "")
+			c.find(object.Error, fmt.Sprintf("%s.matches[%d]%s", field(), j, sub), v.reason, v.message, mendMatch)
 			bad = first(bad, v)
 			continue
 		}

@@ -331,7 +331,7 @@ func (h *hostRules) add(host string, r plan.Rule) {
 func (c *compiler) ingressRule(hosts *hostRules, i int, spec *networkingv1.IngressRule, standby *networkingv1.IngressBackend) {
 	host := strings.ToLower(spec.Host)
 	if !isHost(host) {
-		c.find(object.Error, fmt.Sprintf("spec.rules[%d].host", i), reasonInvalidValue, fmt.Sprintf("%q is neither a host name nor a wildcard as *.example.com, so that the rule takes no request", spec.Host), "")
+		c.find(object.Error, fmt.Sprintf("spec.rules[%d].host", i), reasonInvalidValue, fmt.Sprintf("%q is neither a host name nor a wildcard as *.example.com, so that the rule takes no request", spec.Host), "correct the host")
 		return
 	}
 	if spec.HTTP == nil {
@@ -375,7 +375,7 @@ func (c *compiler) ingressPath(p *networkingv1.HTTPIngressPath, field string) (p
 		path = "/"
 	}
 	if v := checkPath(path); !v.ok() {
-		c.find(object.Error, field+".path", reasonInvalidValue, v.message, "")
+		c.find(object.Error, field+".path", reasonInvalidValue, v.message, "correct the path")
 		return plan.Match{}, false
 	}
 	kind := networkingv1.PathTypeImplementationSpecific
@@ -478,7 +478,7 @@ func (c *compiler) ingressCertificate(o *networkingv1.Ingress, entry *networking
 	}
 	cert := c.t.secrets.read(secret)
 	if cert.problem != "" {
-		c.find(object.Error, field, invalid, "Secret "+name.String()+" cannot be used: "+cert.problem+instead, "")
+		c.find(object.Error, field, invalid, "Secret "+name.String()+" cannot be used: "+cert.problem+instead, "write a certificate and its key into it")
 		return nil
 	}
 	for _, h := range entry.Hosts {

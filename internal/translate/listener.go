@@ -190,7 +190,7 @@ func (m *listenerMaker) allowed(l *listener) {
 			message = fmt.Sprintf("windrose does not carry %ss yet", k.Kind)
 		}
 		l.refuse(string(gatewayv1.ListenerReasonInvalidRouteKinds), message)
-		m.find(object.Error, m.field(l.index, fmt.Sprintf(".allowedRoutes.kinds[%d]", j)), l.resolved.reason, message, "")
+		m.find(object.Error, m.field(l.index, fmt.Sprintf(".allowedRoutes.kinds[%d]", j)), l.resolved.reason, message, "name kinds of routes that fit the protocol, or leave kinds out")
 	}
 }
 
@@ -215,7 +215,7 @@ func (m *listenerMaker) selector(s *metav1.LabelSelector, from gatewayv1.FromNam
 	}
 	selector, err := metav1.LabelSelectorAsSelector(s)
 	if err != nil {
-		m.find(object.Error, field, reasonInvalidValue, "the selector cannot be used, so that no namespace is selected: "+err.Error(), "")
+		m.find(object.Error, field, reasonInvalidValue, "the selector cannot be used, so that no namespace is selected: "+err.Error(), "correct the selector")
 		return nil
 	}
 	return selector

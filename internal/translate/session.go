@@ -58,7 +58,7 @@ func session(spec *gatewayv1.SessionPersistence, owner string) (*plan.Session, b
 		return nil, badField{".absoluteTimeout", "a permanent cookie needs to know for how long", "write absoluteTimeout, or lifetimeType: Session"}
 	}
 	if !out.Safe() {
-		return nil, badField{".absoluteTimeout", fmt.Sprintf("a session cannot last for %v", out.Timeout), ""}
+		return nil, badField{".absoluteTimeout", fmt.Sprintf("a session cannot last for %v", out.Timeout), "write a shorter one"}
 	}
 	return out, badField{}
 }

@@ -78,7 +78,7 @@ func (t *Translator) readXBackend(o *gatewayxv1alpha1.XBackend) *xbackend {
 	if p := o.Spec.Protocol; p != nil && *p == gatewayxv1alpha1.BackendProtocolMCP {
 		b.refuse("spec.protocol", string(gatewayv1.RouteReasonUnsupportedProtocol), "windrose does not speak MCP as such", "write HTTP: MCP goes over it")
 	} else if p != nil && !slices.Contains(xprotocols, *p) {
-		b.refuse("spec.protocol", string(gatewayv1.RouteReasonUnsupportedProtocol), fmt.Sprintf("windrose knows no protocol %s", *p), "")
+		b.refuse("spec.protocol", string(gatewayv1.RouteReasonUnsupportedProtocol), fmt.Sprintf("windrose knows no protocol %s", *p), "write HTTP, HTTP11, HTTP2, H2C, GRPC, WSS or TCP")
 	}
 	if s := o.Spec.SessionPersistence; s != nil {
 		made, bad := session(s, object.KeyOf(o).String())
