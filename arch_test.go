@@ -75,7 +75,7 @@ var imports = map[string][]string{
 	"bench":                   {},
 	"examples/pingdo/backend": {},
 	"examples/pingdo/certs":   {},
-	"tools/reference":         {"internal/cli", "internal/record", "internal/telemetry", "internal/translate"},
+	"tools/reference":         {"internal/admin", "internal/cli", "internal/record", "internal/telemetry", "internal/translate"},
 	"tools/size":              {},
 }
 
