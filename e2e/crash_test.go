@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -171,4 +172,38 @@ func TestThousandsOfRoutesAreSwapped(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestNobodyReadsTheLog: tee ends on Ctrl-C before windrose does. Lines are lost
+// then, and nothing else.
+func TestNobodyReadsTheLog(t *testing.T) {
+	t.Parallel()
+	port := freePort(t)
+	w := newWindrose(t, map[string]string{
+		"gateway.yaml": gateway(port), "services.yaml": all(service("a", backend(t, "a")), service("b", backend(t, "b"))), "route.yaml": route("shop", "/", "a"),
+	})
+	reader, writer, err := os.Pipe()
+	must(t, err)
+	w.stderr = writer
+	w.start()
+	must(t, writer.Close())
+	go func() { _, _ = io.Copy(io.Discard, reader) }()
+	w.ready()
+	must(t, reader.Close())
+	plane := w.dataplane()
+	w.write("route.yaml", route("shop", "/", "b"))
+	w.eventually("a change is taken up", func() error {
+		if code, body, _ := fetch(fmt.Sprintf("http://127.0.0.1:%d/", port)); code != 200 || body != "b /" {
+			return fmt.Errorf("%d %s", code, body)
+		}
+		return nil
+	})
+	w.signal(syscall.SIGTERM)
+	if code := w.wait(); code != 0 {
+		t.Errorf("windrose ended with %d, want 0", code)
+	}
+	if !gone(plane) {
+		t.Error("the data plane was left behind")
+		_ = syscall.Kill(plane, syscall.SIGKILL)
+	}
 }

@@ -92,6 +92,7 @@ type windrose struct {
 	more    []string            // further arguments of up
 	log     string              // file for what it writes to stdout, the access log; "" for one beside the config
 	dir     string              // working directory; "" for that of the test
+	stderr  *os.File            // where it says what it has to say; nil for a file beside the config, which talk reads
 	user    *syscall.Credential // who runs it; nil for whoever runs the test
 
 	cmd  *exec.Cmd
@@ -147,6 +148,9 @@ func (w *windrose) start() {
 	}
 	defer errs.Close()
 	w.cmd.Stdout, w.cmd.Stderr = out, errs
+	if w.stderr != nil {
+		w.cmd.Stderr = w.stderr
+	}
 	if err := w.cmd.Start(); err != nil {
 		w.cmd = nil
 		w.t.Fatal(err)

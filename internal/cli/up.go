@@ -104,6 +104,12 @@ func (a *app) up(ctx context.Context, cfg node.Config) error {
 		signal.Notify(signals, syscall.SIGHUP)
 	}
 	defer signal.Stop(signals)
+	// Whoever reads the log may go away, as tee does on Ctrl-C. Then lines are lost,
+	// and nothing else: the default would end windrose and leave the data plane
+	// behind. Not Ignore, which workloads would inherit.
+	pipe := make(chan os.Signal, 1)
+	signal.Notify(pipe, syscall.SIGPIPE)
+	defer signal.Stop(pipe)
 	ended := make(chan struct{})
 	defer close(ended)
 	go func() {
