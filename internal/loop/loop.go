@@ -54,8 +54,9 @@ type Config struct {
 
 const (
 	maxEvents = 256
-	// maxInbox bounds what can be posted and not yet run. Posters are few (plan
-	// changes, scrapes, handshakes that end), so meeting it is a mistake.
+	// maxInbox bounds what can be posted and not yet run. Plan changes, scrapes and
+	// handshakes that end are few; each request of HTTP/3 posts too, one piece at a
+	// time for each direction.
 	maxInbox = 1 << 16
 )
 
@@ -158,7 +159,8 @@ func New(cfg Config) (*Loop, error) {
 }
 
 // Post has f called on the loop, soon. It may be called from anywhere, the loop
-// included. After the loop has ended it returns ErrClosed and f is not called.
+// included. After the loop has ended it returns ErrClosed, and another error where
+// too much waits already; f is not called then.
 func (l *Loop) Post(f func()) error {
 	l.mu.Lock()
 	if l.closed || len(l.inbox) >= maxInbox {
