@@ -22,3 +22,16 @@ func (p *Proxy) Gated() int {
 	p.everywhere(func(w *worker) { n += w.gated })
 	return n
 }
+
+// Unwritten is how many bytes are to be written to clients of HTTP/3.
+func (p *Proxy) Unwritten() int {
+	n := 0
+	p.everywhere(func(w *worker) {
+		w.h3streams.each(func(s *h3stream) {
+			s.mu.Lock()
+			n += s.size
+			s.mu.Unlock()
+		})
+	})
+	return n
+}

@@ -233,6 +233,58 @@ func TestH3ManyRequestsAndASlowReader(t *testing.T) {
 	g.wantLines(201)
 }
 
+// Who asks for many large answers and reads none has little of them kept; all of
+// them come once they are read.
+func TestH3AnswersThatNobodyReads(t *testing.T) {
+	const size, many, most = 1 << 20, 90, 3 << 20
+	g, addr := overQUIC(t, 1, service("s", backend(t, func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write(make([]byte, size))
+	})))
+	transport := h3Transport(t, addr, nil)
+	// No answer is to wait for another that is not read.
+	transport.QUICConfig = &quic.Config{
+		InitialStreamReceiveWindow: 16 << 10, MaxStreamReceiveWindow: 64 << 10,
+		InitialConnectionReceiveWindow: many * size, MaxConnectionReceiveWindow: many * size,
+	}
+	client := &http.Client{Transport: transport}
+	answers := make(chan *http.Response, many)
+	for range many {
+		go func() {
+			resp, err := client.Get("https://shop.example/")
+			if err != nil {
+				t.Error(err)
+			}
+			answers <- resp
+		}()
+	}
+	var all []*http.Response
+	for range many {
+		if resp := <-answers; resp != nil {
+			all = append(all, resp)
+		}
+	}
+	last := -1
+	eventually(t, "nothing more comes", func() bool {
+		before := last
+		last = g.proxy.Unwritten()
+		return last == before
+	})
+	if last > most {
+		t.Errorf("%d bytes are kept of %d answers, want at most %d", last, len(all), most)
+	}
+	var wg sync.WaitGroup
+	for _, resp := range all {
+		wg.Go(func() {
+			if n, err := io.Copy(io.Discard, resp.Body); n != size || err != nil {
+				t.Errorf("got %d bytes (%v), want %d", n, err, size)
+			}
+			resp.Body.Close()
+		})
+	}
+	wg.Wait()
+	eventually(t, "nothing is kept", func() bool { return g.proxy.Unwritten() == 0 })
+}
+
 func TestH3ClientThatGivesUpCancelsTheEndpoint(t *testing.T) {
 	gone := make(chan struct{})
 	g, addr := overQUIC(t, 1, service("s", backend(t, func(_ http.ResponseWriter, r *http.Request) {

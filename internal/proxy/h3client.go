@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"sync/atomic"
 
 	"windrose.dev/windrose/internal/h1"
 	"windrose.dev/windrose/internal/h3"
@@ -26,6 +27,8 @@ type h3conn struct {
 	conn   *h3.Conn
 	resets int64 // what is left of the budget for requests that were given up
 	filled int64 // when it was filled up last
+
+	held atomic.Int64 // bytes that are to be written, of all its requests
 }
 
 // The budget is that of HTTP/2: see package h2.
@@ -34,6 +37,23 @@ const (
 	h3ResetsBack = 25 // in a second
 	h3Streams    = 100
 )
+
+// What HTTP/2 reads of endpoints, the client's windows bound. QUIC's are not to be
+// seen here: a client that reads none of many answers would have a read of each
+// kept. So where a connection holds h3Full, a request may only have something to
+// write when it had nothing, and not more than h3Piece.
+const (
+	h3Full  = 256 << 10
+	h3Piece = 8 << 10
+)
+
+// room is how much of p an answer's next read may fill.
+func (x *exchange) room(p []byte) []byte {
+	if s, ok := x.down.(*h3stream); ok && s.m.held.Load() >= h3Full {
+		return p[:min(len(p), h3Piece)]
+	}
+	return p
+}
 
 // h3stream is one request of an HTTP/3 client.
 type h3stream struct {
@@ -57,6 +77,7 @@ type h3stream struct {
 	todo  []h3write
 	size  int  // bytes in todo
 	waits bool // the loop is to hear when there is room
+	left  bool // the writer has: nothing is written any more
 	last  bool // nothing more comes
 	cut   bool // with last: the answer is not whole
 
@@ -82,6 +103,7 @@ func (w *worker) serveH3(m *h3conn, req *h3.Request) {
 	}
 	defer close(s.done)
 	defer req.Leave()
+	defer s.leave()
 	if w.loop.Post(s.begin) != nil {
 		req.Abort()
 		return
@@ -141,11 +163,25 @@ func (s *h3stream) write(h *h3write) bool {
 	return err == nil
 }
 
+// leave forgets what will not be written.
+func (s *h3stream) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.m.held.Add(-int64(s.size))
+	s.todo, s.size, s.left = nil, 0, true
+}
+
+// full says whether no more is taken for now. The caller holds s.mu.
+func (s *h3stream) full() bool {
+	return s.size >= outFull || s.size > 0 && s.m.held.Load() >= h3Full
+}
+
 // wrote makes room.
 func (s *h3stream) wrote(n int) {
 	s.mu.Lock()
 	s.size -= n
-	tell := s.waits && s.size <= outFull/2
+	s.m.held.Add(-int64(n))
+	tell := s.waits && s.size <= outFull/2 && !s.full()
 	if tell {
 		s.waits = false
 	}
@@ -185,8 +221,11 @@ func (s *h3stream) read() {
 // add gives the writer something to do.
 func (s *h3stream) add(h h3write) {
 	s.mu.Lock()
-	s.todo = append(s.todo, h)
-	s.size += len(h.data)
+	if !s.left {
+		s.todo = append(s.todo, h)
+		s.size += len(h.data)
+		s.m.held.Add(int64(len(h.data)))
+	}
 	s.mu.Unlock()
 	signal(s.wake)
 }
@@ -269,11 +308,8 @@ func (s *h3stream) whole() bool { return s.ended || s.x.waits() }
 func (s *h3stream) blocked() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.size < outFull {
-		return false
-	}
-	s.waits = true
-	return true
+	s.waits = s.full()
+	return s.waits
 }
 
 func (s *h3stream) resume() {

@@ -175,7 +175,7 @@ func (s *server) resume() {
 				continue
 			}
 		}
-		n, err := s.conn.Read(s.w.loop.In)
+		n, err := s.conn.Read(x.room(s.w.loop.In))
 		if err == loop.ErrAgain { //nolint:errorlint // see client.read
 			return
 		}
