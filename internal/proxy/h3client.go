@@ -43,7 +43,7 @@ const (
 // kept. So where a connection holds h3Full, a request may only have something to
 // write when it had nothing, and not more than h3Piece.
 const (
-	h3Full  = 256 << 10
+	h3Full  = 1 << 20
 	h3Piece = 8 << 10
 )
 
