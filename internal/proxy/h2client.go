@@ -126,7 +126,11 @@ func (m *h2client) ready(r loop.Ready) {
 func (m *h2client) read() {
 	w := m.c.w
 	for range turnReads {
-		if m.full() || m.failed {
+		if m.failed {
+			return
+		}
+		if m.full() {
+			m.waits = true
 			return // drained goes on
 		}
 		n, err := m.c.conn.Read(w.h2in)

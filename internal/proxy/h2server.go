@@ -121,9 +121,20 @@ func (s *h2server) Ready(r loop.Ready) {
 	}
 }
 
+// mostUnsent is how much may wait to be sent to an endpoint while what it sends
+// is read: what it asks for in between, such as answers to pings, must not pile up.
+const mostUnsent = 1 << 20
+
+// read reads also while the endpoint takes no more of what it is sent. What it
+// waits to be rid of may be what has it take more: its windows, or answers that it
+// cannot hold.
 func (s *h2server) read() {
 	for range turnReads {
-		if s.full() || !s.conn.Open() {
+		if !s.conn.Open() {
+			return
+		}
+		if s.conn.Buffered() > mostUnsent {
+			s.waits = true
 			return // drained goes on
 		}
 		n, err := s.conn.Read(s.w.h2out)
@@ -259,6 +270,9 @@ func (s *h2server) drained() {
 		if c.x != nil && !c.blocked() {
 			c.x.serverDrained()
 		}
+	}
+	if s.conn.Open() && s.conn.Readable() {
+		s.conn.Again()
 	}
 }
 
