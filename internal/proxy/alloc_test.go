@@ -129,9 +129,9 @@ func TestNoAllocationsPerRequest(t *testing.T) {
 				ask()
 			}
 			runtime.ReadMemStats(&after)
-			// A thread that the runtime starts, or a buffer of the log, is not a
-			// request's.
-			if per := float64(after.Mallocs-before.Mallocs) / n; per > 0.01 {
+			// A thread that the runtime starts, a buffer of the log, or a batch of spans
+			// on its way to the collector is not a request's.
+			if per := float64(after.Mallocs-before.Mallocs) / n; per > 0.02 {
 				t.Errorf("%.3f allocations for each request, want none", per)
 			}
 			// One for the request and one for the answer: no event is for nothing.
