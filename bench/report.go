@@ -195,7 +195,7 @@ func (r *results) printMemory(w io.Writer) {
 	}
 	for _, name := range order {
 		m := r.Memory[name]
-		if m == nil {
+		if m == nil || name != "windrose" && strings.HasPrefix(name, "windrose") {
 			continue
 		}
 		label := name

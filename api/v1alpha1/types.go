@@ -328,7 +328,7 @@ type Tracing struct {
 	// +kubebuilder:validation:Enum=Trusted;All;Ignored
 	Parents string `json:"parents,omitempty"`
 	// Errors says what becomes of requests that were not sampled and end in a fault
-	// or a status of 500 and above. Exported: windrose's own spans of them are
+	// that is not the client's own, or a status of 500 and above. Exported: windrose's own spans of them are
 	// exported; endpoints were told that nobody samples, so that theirs are missing.
 	// Sampled: they are as all others. Default: Exported, but for a policy whose
 	// samplingRate is 0.

@@ -344,6 +344,7 @@ func (x *explainer) stream(l *plan.BoundListener) {
 func (x *explainer) match(l *plan.BoundListener) {
 	x.tracing(l)
 	hit, ok := l.Match(x.plan, x.request)
+	exhausted := x.request.Exhausted
 	for _, c := range l.Explain(x.plan, x.request) {
 		m := x.matched(c.Route, c.Rule, c.Match)
 		m.Host, m.Why = c.Host, c.Why
@@ -353,7 +354,12 @@ func (x *explainer) match(l *plan.BoundListener) {
 		}
 		x.out.NearMisses = append(x.out.NearMisses, m)
 	}
-	if !ok {
+	switch {
+	case exhausted:
+		x.out.Rule = nil
+		x.fail(record.RuleBroken, "the regular expressions of the routes for this host cost more than one request may: fewer or simpler ones are needed")
+		return
+	case !ok:
 		x.fail(record.NoRoute, "no rule of listener "+listenerName(l.Name)+" takes this request")
 		return
 	}

@@ -66,10 +66,10 @@ const (
 	saveAgain = 5 * time.Second
 	// bindAgain is how often a socket that could not be bound is tried again.
 	bindAgain = 2 * time.Second
-	// trimAfter is how long after a change memory is given back to the system.
+	// trimAfter is how long after a change or a burst of handshakes memory is given
+	// back to the system.
 	trimAfter = time.Second
-	// trimEvery is the shortest time between two such times when it is not the
-	// plan that changed.
+	// trimEvery is how often it is while handshakes do not end.
 	trimEvery = 10 * time.Second
 )
 
@@ -396,7 +396,6 @@ func (d *dataPlane) bindAgain() {
 
 // keep stores the plan and gives memory back, a while after changes.
 func (d *dataPlane) keep(ctx context.Context) {
-	var trimmed time.Time
 	var again <-chan time.Time
 	for {
 		select {
@@ -417,19 +416,34 @@ func (d *dataPlane) keep(ctx context.Context) {
 				again = time.After(saveAgain)
 			}
 		case <-d.churned:
-			// While connections keep coming there is always garbage: it is taken away
-			// once in a while, not all the time.
 			debug.SetGCPercent(busyPercent)
-			if !wait.Sleep(ctx, trimEvery-time.Since(trimmed)) {
-				return
-			}
 		}
-		if !wait.Sleep(ctx, trimAfter) {
-			return
-		}
+		d.settle(ctx)
 		debug.SetGCPercent(gcPercent)
 		memory.Trim()
-		trimmed = time.Now()
+	}
+}
+
+// settle waits until nothing has left garbage for a moment. While connections
+// keep coming there always is some: it is taken away once in a while, not all the
+// time.
+func (d *dataPlane) settle(ctx context.Context) {
+	most := time.NewTimer(trimEvery)
+	defer most.Stop()
+	for {
+		still := time.NewTimer(trimAfter)
+		select {
+		case <-d.churned:
+			still.Stop()
+		case <-still.C:
+			return
+		case <-most.C:
+			still.Stop()
+			return
+		case <-ctx.Done():
+			still.Stop()
+			return
+		}
 	}
 }
 

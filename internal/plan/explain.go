@@ -30,6 +30,7 @@ func (l *BoundListener) Explain(p *Plan, r *Request) []Candidate {
 	if tables == nil {
 		return nil
 	}
+	r.work, r.Exhausted = 0, false // all are tried here, whatever it costs
 	x := explainer{plan: p, request: r}
 	var buf [maxHost + 1]byte
 	w := walkHost(Host(buf[:0], r.Host))

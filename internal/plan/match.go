@@ -17,7 +17,24 @@ type Request struct {
 	// means that there are no fields.
 	Header func(name string) ([]byte, bool)
 
+	// Exhausted says of the last match that the regular expressions which had to be
+	// tried came to more than one request may cost: it found nothing.
+	Exhausted bool
+
+	work    int    // of regular expressions: their steps times the bytes they looked at
 	scratch []byte // for values that must be decoded
+}
+
+// maxWork bounds the work of one request's regular expressions, which hold up
+// all others of a loop: some tens of milliseconds.
+const maxWork = 4 << 20
+
+// affords says whether the request may have an expression look at so many bytes.
+func (r *Request) affords(steps, bytes int) bool {
+	if r.work += steps * bytes; r.work > maxWork {
+		r.Exhausted = true
+	}
+	return !r.Exhausted
 }
 
 // Hit is the rule that takes a request.
@@ -42,6 +59,7 @@ type valueMatch struct {
 	name  string
 	value string
 	re    *regexp.Regexp // instead of value, if not nil
+	steps int            // of re
 }
 
 // Match finds the rule that takes a request, among the routes that are attached
@@ -70,6 +88,7 @@ func (l *BoundListener) Stream(p *Plan, serverName []byte) (Hit, bool) {
 var rootPath = [1]byte{'/'}
 
 func (l *BoundListener) match(p *Plan, r *Request) (Hit, bool) {
+	r.work, r.Exhausted = 0, false
 	tables := p.tablesOf(l)
 	if tables == nil {
 		return Hit{}, false
@@ -110,7 +129,10 @@ func (t *pathTable) match(r *Request, single bool) (entry, int, bool) {
 	}
 	for i := range t.regex {
 		e := &t.regex[i]
-		if e.fits(r, single) && hasPrefix(r.Path, e.literal) && e.re.Match(r.Path) {
+		if !e.fits(r, single) || !hasPrefix(r.Path, e.literal) {
+			continue
+		}
+		if r.affords(e.steps, len(r.Path)) && e.re.Match(r.Path) {
 			return e.entry, len(r.Path), true
 		}
 	}
@@ -124,7 +146,7 @@ func (t *pathTable) match(r *Request, single bool) (entry, int, bool) {
 
 func firstFit(list []entry, r *Request, single bool) *entry {
 	for i := range list {
-		if list[i].fits(r, single) {
+		if list[i].fits(r, single) && !r.Exhausted {
 			return &list[i]
 		}
 	}
@@ -160,12 +182,12 @@ func (m *valueMatch) fitsHeader(r *Request) bool {
 		return false
 	}
 	value, ok := r.Header(m.name)
-	return ok && m.fits(value)
+	return ok && m.fits(r, value)
 }
 
-func (m *valueMatch) fits(value []byte) bool {
+func (m *valueMatch) fits(r *Request, value []byte) bool {
 	if m.re != nil {
-		return m.re.Match(value)
+		return r.affords(m.steps, len(value)) && m.re.Match(value)
 	}
 	return m.value == string(value)
 }
@@ -179,7 +201,7 @@ func (m *valueMatch) fitsQuery(r *Request) bool {
 		pair, rest = cutByte(rest, '&')
 		name, value := cutByte(pair, '=')
 		if string(r.decode(name)) == m.name {
-			return m.fits(r.decode(value))
+			return m.fits(r, r.decode(value))
 		}
 	}
 	return false

@@ -299,3 +299,32 @@ func TestMatchBetweenRoutes(t *testing.T) {
 		})
 	}
 }
+
+// Expressions that cost too much in sum take no request, and none falls through
+// to what comes after them.
+func TestRegularExpressionsHaveABudget(t *testing.T) {
+	var parts []Part
+	for i := range 128 {
+		parts = append(parts, routePart(fmt.Sprintf("slow%d", i), "", Match{PathType: PathRegex, Path: fmt.Sprintf("/(a?){0,400}b%d", i)}))
+	}
+	parts = append(parts, routePart("rest", "", Match{PathType: PathPrefix, Path: "/"}),
+		routePart("exact", "", Match{PathType: PathExact, Path: "/" + strings.Repeat("a", 16000)}))
+	p, problems := NewBuilder().Apply(append(append(base(), servicePart("default/v1:80")), parts...), nil)
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	l := p.Bound(testSocket).Listeners()[0]
+	r := &Request{Method: []byte("GET"), Host: []byte("x"), Path: []byte("/" + strings.Repeat("a", 15000))}
+	if hit, ok := l.Match(p, r); ok || !r.Exhausted {
+		t.Errorf("got %v, exhausted %v; want no hit, and that", hit, r.Exhausted)
+	}
+	// The next request of the same owner has a budget of its own.
+	r.Path = []byte("/x")
+	if hit, ok := l.Match(p, r); !ok || r.Exhausted || hit.Route.Name != "HTTPRoute/default/rest" {
+		t.Errorf("got %v, %v, exhausted %v; want the rest", hit, ok, r.Exhausted)
+	}
+	r.Path = []byte("/" + strings.Repeat("a", 16000))
+	if hit, ok := l.Match(p, r); !ok || r.Exhausted || hit.Route.Name != "HTTPRoute/default/exact" {
+		t.Errorf("got %v, %v, exhausted %v; want the exact path, which is tried first", hit, ok, r.Exhausted)
+	}
+}

@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strings"
 )
@@ -81,6 +82,7 @@ const (
 
 type pathRegex struct {
 	re      *regexp.Regexp
+	steps   int    // of re
 	literal string // every match begins with it
 	pattern string // as written
 }
@@ -133,12 +135,12 @@ func compileMatch(m *Match) (boundMatch, error) {
 	out := boundMatch{}
 	switch m.PathType {
 	case PathRegex:
-		re, err := compileRegex(m.Path)
+		re, steps, err := compileRegex(m.Path)
 		if err != nil {
 			return out, fmt.Errorf("path: %w", err)
 		}
 		out.kind, out.path = regexPath, m.Path
-		out.regex = &pathRegex{re: re, literal: literalOf(m.Path), pattern: m.Path}
+		out.regex = &pathRegex{re: re, steps: steps, literal: literalOf(m.Path), pattern: m.Path}
 	case PathExact, PathPrefix:
 		path, err := Normalize(nil, []byte(m.Path))
 		if err != nil {
@@ -188,22 +190,36 @@ func compileValues(list []NameMatch) ([]valueMatch, error) {
 		if !m.Regex {
 			continue
 		}
-		re, err := compileRegex(m.Value)
+		re, steps, err := compileRegex(m.Value)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", m.Name, err)
 		}
-		out[i].re = re
+		out[i].re, out[i].steps = re, steps
 	}
 	return out, nil
 }
 
-// compileRegex compiles an expression that must take all of its input.
-func compileRegex(pattern string) (*regexp.Regexp, error) {
+// compileRegex compiles an expression that must take all of its input, and says
+// how many steps it has.
+func compileRegex(pattern string) (*regexp.Regexp, int, error) {
 	// Alone first: "a)(b" must not close the group below.
 	if _, err := regexp.Compile(pattern); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	return regexp.Compile(`\A(?:` + pattern + `)\z`)
+	pattern = `\A(?:` + pattern + `)\z`
+	re, err := regexp.Compile(pattern)
+	if err != nil {
+		return nil, 0, err
+	}
+	parsed, err := syntax.Parse(pattern, syntax.Perl)
+	if err != nil {
+		return nil, 0, err
+	}
+	prog, err := syntax.Compile(parsed.Simplify())
+	if err != nil {
+		return nil, 0, err
+	}
+	return re, len(prog.Inst), nil
 }
 
 // literalOf is what every match of an anchored pattern begins with.

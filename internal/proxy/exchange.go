@@ -296,6 +296,10 @@ func (x *exchange) route(path []byte) bool {
 	w.match.Method, w.match.Host, w.match.Path, w.match.Query = x.methodText(), req.Host, path, req.Query
 	hit, ok := listener.Match(x.view.plan, &w.match)
 	if !ok {
+		if w.match.Exhausted {
+			x.fail(record.RuleBroken, "the regular expressions of listener "+listener.Name+"'s routes for this host cost more than one request may: fewer or simpler ones are needed")
+			return false
+		}
 		x.fail(record.NoRoute, "no rule of listener "+listener.Name+" takes this request")
 		return false
 	}

@@ -6,9 +6,11 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"windrose.dev/windrose/internal/h1"
 	"windrose.dev/windrose/internal/h3"
+	"windrose.dev/windrose/internal/loop"
 )
 
 // A request of HTTP/3 is served by three: its exchange on a loop, and two
@@ -115,7 +117,7 @@ func (w *worker) serveH3(m *h3conn, req *h3.Request) {
 		select {
 		case <-s.wake:
 		case <-req.Done():
-			_ = w.loop.Post(s.onReset)
+			w.insist(s.onReset)
 			return
 		}
 		todo, last, cut := s.take()
@@ -127,12 +129,25 @@ func (w *worker) serveH3(m *h3conn, req *h3.Request) {
 		}
 		if cut {
 			req.Abort()
-			_ = w.loop.Post(s.onReset)
+			w.insist(s.onReset)
 			return
 		}
 		if last {
 			return
 		}
+	}
+}
+
+// insist has f called on the loop, however much waits there: what it does is not to
+// be left out. It is for the goroutines of requests, which may wait. False: the
+// loop has ended.
+func (w *worker) insist(f func()) bool {
+	for {
+		err := w.loop.Post(f)
+		if err == nil || errors.Is(err, loop.ErrClosed) {
+			return err == nil
+		}
+		time.Sleep(time.Millisecond)
 	}
 }
 
@@ -187,7 +202,7 @@ func (s *h3stream) wrote(n int) {
 	}
 	s.mu.Unlock()
 	if tell {
-		_ = s.m.w.loop.Post(func() {
+		s.m.w.insist(func() {
 			if s.x != nil {
 				s.x.clientDrained()
 			}
@@ -207,7 +222,7 @@ func (s *h3stream) read() {
 		if err != nil {
 			trailers = s.req.Trailers()
 		}
-		if s.m.w.loop.Post(func() { s.onBody(buf[:n], err, trailers) }) != nil || err != nil {
+		if !s.m.w.insist(func() { s.onBody(buf[:n], err, trailers) }) || err != nil {
 			return
 		}
 		select {

@@ -159,7 +159,7 @@ func (p *Proxy) openH3(c *h3.Conn) bool {
 func (p *Proxy) closedH3(c *h3.Conn) {
 	m := c.State.(*h3conn) //nolint:errcheck // beginH3 sets it
 	m.w.ended()
-	_ = m.w.loop.Post(func() { m.counts.Active-- })
+	m.w.insist(func() { m.counts.Active-- })
 }
 
 // full says that there are as many clients as there may be. Those that are not

@@ -22,6 +22,11 @@ type Tag struct {
 	Key   string
 }
 
-// Erred says whether the request ended in an error that no caller is to blame
-// for, or was not answered by the service at all.
-func (r *Record) Erred() bool { return r.Fault != 0 || r.Status >= 500 }
+// Erred says whether the request ended in an error that its client is not to
+// blame for: a stranger must not be able to have requests count as errors.
+func (r *Record) Erred() bool {
+	if r.Fault != 0 {
+		return r.Fault.Side() != Client
+	}
+	return r.Status >= 500
+}

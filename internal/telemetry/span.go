@@ -71,7 +71,7 @@ func (e *spans) request(dst []byte, r *record.Record) []byte {
 	e.tags(r)
 	s := shape{
 		id: r.Trace.Span, parent: r.Trace.Parent, begun: r.Start, end: r.Start.Add(r.Duration), remote: r.Client,
-		erred: r.Status >= 500 || r.Fault != 0 && r.Fault.Side() != record.Client,
+		erred: r.Erred(),
 	}
 	e.text = e.text[:0]
 	switch {
