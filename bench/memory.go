@@ -52,7 +52,11 @@ func measureMemory(ctx context.Context, m *machine, o options, contenders []cont
 
 // warmConns are opened and closed before the count, so that what a process
 // needs for its first connections is not counted as theirs.
-const warmConns = 50
+const warmConns = 100
+
+// calm is how long nothing happens before memory is read: a process may give
+// some back meanwhile.
+const calm = 3 * time.Second
 
 // connection is what one idle connection adds to a process, in KiB.
 func (m *machine) connection(ctx context.Context, c contender, tls bool, conns int) (float64, error) {
@@ -69,12 +73,15 @@ func (m *machine) connection(ctx context.Context, c contender, tls bool, conns i
 		return 0, err
 	}
 	release()
+	if err := pause(ctx, calm); err != nil {
+		return 0, err
+	}
 	before := r.memory(r.proxy)
 	if release, err = m.hold(ctx, r, tls, conns); err != nil {
 		return 0, err
 	}
 	defer release()
-	if err := pause(ctx, 2*time.Second); err != nil {
+	if err := pause(ctx, calm); err != nil {
 		return 0, err
 	}
 	return float64(r.memory(r.proxy)-before) / float64(conns), nil
